@@ -1,0 +1,56 @@
+# The commands of this project. Each sets up .venv by itself; none needs root or the environment.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
+
+.PHONY: demo test bench lint format wheel cuda clean
+
+demo: $(STAMP)
+	$(BIN)/gradkern demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
+
+wheel: $(STAMP)
+	$(BIN)/pip wheel -q --no-build-isolation --no-deps --wheel-dir dist .
+	@ls dist
+
+# Compiles the CUDA kernels with nvcc. They need no GPU and no torch with CUDA to be built.
+cuda: $(STAMP)
+	$(BIN)/cmake -S . -B build/cuda -G Ninja -DGRADKERN_CUDA=ON \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/cuda --target gradkern_cuda
+
+clean:
+	rm -rf $(VENV) build dist
+
+# The CPU build of torch is what tests and benchmarks are pinned to. The package index has it under a
+# local version for some machines and platforms only; any torch >= 2.10 works.
+$(VENV)/.dependencies: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch numpy
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt \
+	  "scikit-build-core>=0.10" "pybind11>=2.13" "pythran==0.18.1" "setuptools>=77" ninja "cmake>=3.25"
+	touch $@
+
+$(STAMP): $(VENV)/.dependencies $(SOURCES)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
+	touch $@

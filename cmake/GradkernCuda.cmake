@@ -1,0 +1,53 @@
+# The CUDA kernels as a library of their own, built with nvcc alone. Sets GRADKERN_CUDA_BUILT and
+# GRADKERN_CUDA_ARCHITECTURES.
+
+set(GRADKERN_CUDA_BUILT false)
+set(GRADKERN_CUDA_ARCHITECTURES "")
+set(wanted FALSE)
+if(GRADKERN_CUDA STREQUAL "ON")
+  set(wanted TRUE)
+elseif(GRADKERN_CUDA STREQUAL "AUTO" AND TORCH_HAS_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(wanted TRUE)
+  endif()
+elseif(NOT GRADKERN_CUDA MATCHES "^(AUTO|OFF)$")
+  message(FATAL_ERROR "GRADKERN_CUDA is '${GRADKERN_CUDA}'; it must be AUTO, ON or OFF")
+endif()
+
+if(wanted)
+  # All that this nvcc knows from sm_75 on, and PTX of the newest for GPUs yet to come.
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES OFF)
+  endif()
+  enable_language(CUDA)
+  execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-arch OUTPUT_VARIABLE listed)
+  string(REGEX MATCHALL "compute_[0-9]+" listed "${listed}")
+  set(known)
+  foreach(arch IN LISTS listed)
+    string(REPLACE "compute_" "" arch "${arch}")
+    if(arch GREATER_EQUAL 75)
+      list(APPEND known ${arch})
+    endif()
+  endforeach()
+  list(SORT known COMPARE NATURAL)
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    list(GET known -1 newest)
+    list(TRANSFORM known APPEND "-real" OUTPUT_VARIABLE CMAKE_CUDA_ARCHITECTURES)
+    list(APPEND CMAKE_CUDA_ARCHITECTURES "${newest}-virtual")
+  endif()
+  file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/cuda/*.cu csrc/cuda/*.cpp)
+  add_library(gradkern_cuda SHARED ${cuda_sources})
+  target_include_directories(gradkern_cuda PRIVATE csrc)
+  set_target_properties(gradkern_cuda PROPERTIES
+    CUDA_STANDARD 17 CXX_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
+    CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static
+    CUDA_VISIBILITY_PRESET hidden)
+  target_compile_options(gradkern_cuda PRIVATE
+    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2 -Xptxas=-v --expt-relaxed-constexpr>)
+  install(TARGETS gradkern_cuda LIBRARY DESTINATION gradkern)
+  set(GRADKERN_CUDA_BUILT true)
+  string(REPLACE ";" " " GRADKERN_CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+  message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${GRADKERN_CUDA_ARCHITECTURES}")
+endif()

@@ -1,0 +1,16 @@
+"""Names that the docstrings' examples use without importing them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import gradkern
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace: dict[str, Any]) -> None:
+    doctest_namespace.update(gradkern=gradkern, torch=torch, np=np)

@@ -1,0 +1,145 @@
+// The contract a device fulfils: a table of plain functions over raw pointers, sizes and dtypes.
+//
+// The front doors (torch_ops/, python/) know this header and nothing of how a device works; a device
+// (cpu/, cuda/) knows this header and nothing of torch or Python. The CUDA library is a separate
+// shared object that exports one C symbol, `gradkern_backend`, returning its table.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace gradkern {
+
+// Storage of the elements. The two moduli are complex storage of which |z| is the element: norms of
+// every order but 2 need them. (For order 2, and for scaling, complex storage is passed as twice as
+// many reals.)
+enum class DType : int32_t {
+  kFloat32,
+  kFloat64,
+  kBFloat16,
+  kFloat16,
+  kComplex64Modulus,
+  kComplex128Modulus,
+};
+inline constexpr int kDTypeCount = 6;
+
+constexpr int64_t element_size(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+    case DType::kFloat16:
+      return 2;
+    case DType::kFloat32:
+      return 4;
+    case DType::kFloat64:
+    case DType::kComplex64Modulus:
+      return 8;
+    case DType::kComplex128Modulus:
+      return 16;
+  }
+  return 0;
+}
+
+// A tensor whose elements lie densely at `data`. A reduction gives one result for each run of
+// `segment` elements: the whole tensor (segment == numel) or, for unit-wise norms, one output unit.
+struct TensorSpan {
+  void* data;
+  int64_t numel;
+  int64_t segment;
+  DType dtype;
+
+  int64_t segments() const { return segment == 0 ? 1 : numel / segment; }
+};
+
+struct TensorSpans {
+  const TensorSpan* data;
+  int64_t size;
+
+  const TensorSpan* begin() const { return data; }
+  const TensorSpan* end() const { return data + size; }
+  const TensorSpan& operator[](int64_t i) const { return data[i]; }
+};
+
+// Statistics of one tensor: the columns of a row of doubles, in this order.
+enum Statistic : int {
+  kCount,
+  kSum,
+  kSumSquares,
+  kAbsMax,
+  kAbsMinNonzero,
+  kZeros,
+  kNans,
+  kInfs,
+  kStatisticCount,
+};
+
+// Runs `task(context, i)` for i in [0, tasks) on the caller's thread pool. Null on the GPU.
+struct Executor {
+  int (*threads)();
+  void (*run)(int64_t tasks, void (*task)(void* context, int64_t i), void* context);
+};
+
+// Where and with what a call runs. `workspace` is device memory of the size that `Backend::workspace`
+// asked for, 16-byte aligned, uninitialised.
+struct Launch {
+  int32_t device;
+  void* stream;
+  const Executor* executor;
+  void* workspace;
+};
+
+// How a scaling factor follows from norms that lie in device memory (formulas/clip_factor.h).
+enum class ClipRule : int32_t {
+  kTotalNorm,   // min(max_norm / (norm[0] + 1e-6), 1), the same for all tensors
+  kEachNorm,    // min(max_norm / norm[i], 1) for segment i
+  kWeightNorm,  // adaptive gradient clipping: norm[i] against weight_norm[i]
+};
+
+struct Clip {
+  ClipRule rule;
+  const double* norm;
+  const double* weight_norm;  // kWeightNorm only
+  double max_norm;            // kWeightNorm: clip_factor
+  double eps;                 // kWeightNorm only
+};
+
+// Where a total norm goes: in float64, and, where `rounded` is not null, rounded to `dtype` as well
+// (what a drop-in for native returns; the clip factor follows from the unrounded one).
+struct TotalNorm {
+  double* value;
+  void* rounded;
+  DType dtype;
+};
+
+inline constexpr int32_t kBackendVersion = 1;
+
+struct Backend {
+  int32_t version;   // kBackendVersion of the build
+  const char* name;  // "cpu", "cuda", "simt"
+
+  // Why this backend can't run here, or null when it can ("the driver is too old for ...").
+  const char* (*unavailable)();
+
+  // Bytes of workspace that `norms`/`statistics`, followed by at most one `clip`, need.
+  size_t (*workspace)(TensorSpans tensors);
+
+  // norms[i]: the norm of order `order` of segment i, in float64. total, if not null: the norm of
+  // order `order` of those norms (for order 0: how many of them are not 0).
+  void (*norms)(const Launch& launch, TensorSpans tensors, double order, double* norms,
+                const TotalNorm* total);
+
+  // statistics[i * kStatisticCount + column] of tensor i (whole tensors only). norms and total as
+  // above, if not null; `order` must then be 0, 2 or infinity: the orders that the statistics
+  // determine.
+  void (*statistics)(const Launch& launch, TensorSpans tensors, double* statistics, double order,
+                     double* norms, const TotalNorm* total);
+
+  // Multiplies each segment by its clip factor; leaves a segment whose factor is 1 untouched.
+  // `after_reduction`: launch.workspace still holds what `norms` or `statistics` of the same
+  // tensors left there.
+  void (*clip)(const Launch& launch, TensorSpans tensors, const Clip& clip, bool after_reduction);
+
+  // Clamps every element to [-bound, bound]; NaN stays NaN.
+  void (*clamp)(const Launch& launch, TensorSpans tensors, double bound);
+};
+
+}  // namespace gradkern

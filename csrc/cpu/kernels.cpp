@@ -1,0 +1,248 @@
+// The inner loops of one instruction set. CMake compiles this file once for each, with its flags and
+// with GRADKERN_ISA naming its namespace.
+
+#include "cpu/kernels.h"
+
+#include <cstring>
+#include <limits>
+
+#include "cpu/convert.h"
+#include "cpu/pack.h"
+#include "cpu/storage.h"
+#include "formulas/clip_value.h"
+#include "formulas/norms.h"
+#include "formulas/statistics.h"
+
+namespace gradkern::cpu::GRADKERN_ISA {
+namespace {
+
+using formulas::Partial;
+
+// ---- storage types, in the order of DType ----------------------------------------------------
+
+template <class T>
+struct StorageOf {
+  using type = T;
+};
+
+template <class Visit>
+void each_storage(Visit visit) {
+  visit(DType::kFloat32, StorageOf<float>());
+  visit(DType::kFloat64, StorageOf<double>());
+  visit(DType::kBFloat16, StorageOf<BFloat16>());
+  visit(DType::kFloat16, StorageOf<Float16>());
+  visit(DType::kComplex64Modulus, StorageOf<Complex<float>>());
+  visit(DType::kComplex128Modulus, StorageOf<Complex<double>>());
+}
+
+template <class T>
+inline constexpr bool kIsComplex = false;
+template <class T>
+inline constexpr bool kIsComplex<Complex<T>> = true;
+
+// Whether elements have float64's range already (formulas::ScaledPowers does not scale them).
+template <class T>
+inline constexpr bool kIsDouble = std::is_same_v<T, double> || std::is_same_v<T, Complex<double>>;
+
+// The storage's representation of a padding element: 0 or infinity.
+template <class T>
+T padding_element(double value) {
+  const bool infinite = value != 0;
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    return {static_cast<uint16_t>(infinite ? 0x7f80 : 0)};
+  } else if constexpr (std::is_same_v<T, Float16>) {
+    return {static_cast<uint16_t>(infinite ? 0x7c00 : 0)};
+  } else if constexpr (kIsComplex<T>) {
+    return {static_cast<decltype(T::real)>(value), 0};
+  } else {
+    return static_cast<T>(value);
+  }
+}
+
+// ---- reductions ------------------------------------------------------------------------------
+
+template <class T>
+using NarrowOf = typename decltype(load(static_cast<const T*>(nullptr)).narrow)::value_type;
+
+// Feeds n elements to the lanes, the last few padded. Returns the number of padding elements.
+template <class T, class Lanes>
+inline int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const auto x = load(data + i);
+    lanes.add(x.narrow, x.wide);
+  }
+  const int rest = static_cast<int>(n - i);
+  if (rest == 0) return 0;
+  T padded[kLanes];
+  for (int k = 0; k < kLanes; k++) padded[k] = padding_element<T>(padding);
+  std::memcpy(padded, data + i, rest * sizeof(T));
+  const auto x = load(static_cast<const T*>(padded));
+  lanes.add(x.narrow, x.wide);
+  return kLanes - rest;
+}
+
+// Merges the sixteen lanes in their order.
+template <class Formula, class Lanes>
+inline Partial<Formula::kFields> merge_lanes(const Lanes& lanes, double order) {
+  Partial<Formula::kFields> lane_partials[kLanes];
+  int field = 0;
+  lanes.each_field([&](const auto& pack) {
+    alignas(64) typename std::decay_t<decltype(pack)>::value_type values[kLanes];
+    pack.store(values);
+    for (int lane = 0; lane < kLanes; lane++) lane_partials[lane].value[field] = values[lane];
+    field++;
+  });
+  for (int lane = 1; lane < kLanes; lane++) {
+    Formula::merge(lane_partials[0], lane_partials[lane], order);
+  }
+  return lane_partials[0];
+}
+
+template <int kFields>
+inline void write(const Partial<kFields>& partial, double* to) {
+  for (int field = 0; field < kFields; field++) to[field] = partial.value[field];
+}
+
+template <class Formula, class T>
+Partial<Formula::kFields> reduce_chunk(const T* data, int64_t n) {
+  typename Formula::template Lanes<Pack<NarrowOf<T>>, Pack<double>> lanes;
+  add_all(data, n, Formula::kPadding, lanes);
+  return merge_lanes<Formula>(lanes, 0);
+}
+
+template <class Formula, class T>
+void reduce(const void* data, int64_t n, double, double* partial) {
+  write(reduce_chunk<Formula>(static_cast<const T*>(data), n), partial);
+}
+
+// A chunk of powers is read twice, the second time from cache: first for its scale.
+template <class T>
+void reduce_powers(const void* data, int64_t n, double order, double* partial) {
+  using Formula = formulas::ScaledPowers;
+  const T* elements = static_cast<const T*>(data);
+  double scale = 1;
+  if constexpr (!kIsDouble<T>) {
+    const auto extreme = order < 0 ? reduce_chunk<formulas::SmallestMagnitude>(elements, n)
+                                   : reduce_chunk<formulas::LargestMagnitude>(elements, n);
+    scale = formulas::LargestMagnitude::norm(extreme, 0);
+  }
+  if (Formula::degenerate(scale)) {
+    const bool nothing_to_sum = scale == Formula::padding(order);
+    write(Partial<2>{{scale, nothing_to_sum ? 0.0 : 1.0}}, partial);
+    return;
+  }
+  formulas::ScaledPowers::Lanes<Pack<NarrowOf<T>>, Pack<double>> lanes(scale, order);
+  add_all(elements, n, Formula::padding(order), lanes);
+  alignas(64) double sums[kLanes];
+  lanes.sum.store(sums);
+  for (int lane = 1; lane < kLanes; lane++) sums[0] += sums[lane];
+  write(Partial<2>{{scale, sums[0]}}, partial);
+}
+
+template <class T>
+void reduce_statistics(const void* data, int64_t n, double, double* partial) {
+  using Formula = formulas::Statistics;
+  const T* elements = static_cast<const T*>(data);
+  Formula::Lanes<Pack<NarrowOf<T>>, Pack<double>> lanes;
+  int padded = add_all(elements, n, Formula::kPadding, lanes);
+  auto result = merge_lanes<Formula>(lanes, 0);
+  if (!Formula::saw_only_finite(result)) {
+    Formula::ExactLanes<Pack<NarrowOf<T>>, Pack<double>> exact;
+    padded = add_all(elements, n, Formula::kPadding, exact);
+    result = merge_lanes<Formula>(exact, 0);
+  }
+  result.value[Formula::kZeros] -= padded;
+  write(result, partial);
+}
+
+// ---- elementwise, in place -------------------------------------------------------------------
+
+// Applies `map` (from a loaded element pack to the pack to store) to n elements; the last few through
+// a padded copy, so that every element takes the same arithmetic wherever it lies.
+template <class T, class Map>
+inline void map_in_place(T* data, int64_t n, Map map) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store(map(load(static_cast<const T*>(data + i))), data + i);
+  }
+  if (i == n) return;
+  T padded[kLanes] = {};
+  std::memcpy(padded, data + i, (n - i) * sizeof(T));
+  store(map(load(static_cast<const T*>(padded))), padded);
+  std::memcpy(data + i, padded, (n - i) * sizeof(T));
+}
+
+// In float64, rounded once: a factor below 1e-38, which holds an exploded gradient, is as exact as
+// any other, and memory is the limit either way.
+template <class T>
+void scale(void* data, int64_t n, double factor) {
+  const Pack<double> factors(factor);
+  map_in_place(static_cast<T*>(data), n, [&](const auto& x) { return x.wide * factors; });
+}
+
+// In the storage's own precision, as native clamps: the bound is rounded to it first.
+template <class T>
+void clamp(void* data, int64_t n, double bound) {
+  using Narrow = NarrowOf<T>;
+  T rounded[kLanes];
+  store(Pack<Narrow>(static_cast<Narrow>(bound)), rounded);
+  const Pack<Narrow> bounds = load(static_cast<const T*>(rounded)).narrow;
+  map_in_place(static_cast<T*>(data), n,
+               [&](const auto& x) { return formulas::clip_to_bound(x.narrow, bounds); });
+}
+
+// ---- the machine's own bandwidth -------------------------------------------------------------
+
+uint64_t read_all(const void* data, size_t bytes) {
+  using Batch = xsimd::batch<uint64_t>;
+  const auto* words = static_cast<const uint64_t*>(data);
+  const size_t n = bytes / sizeof(uint64_t);
+  constexpr size_t kStep = 8 * Batch::size;
+  Batch sums[8];
+  for (Batch& sum : sums) sum = Batch(uint64_t(0));
+  size_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    for (size_t k = 0; k < 8; k++) sums[k] ^= Batch::load_unaligned(words + i + k * Batch::size);
+  }
+  uint64_t result = 0;
+  for (const Batch& sum : sums) {
+    uint64_t lanes[Batch::size];
+    sum.store_unaligned(lanes);
+    for (uint64_t lane : lanes) result ^= lane;
+  }
+  for (; i < n; i++) result ^= words[i];
+  return result;
+}
+
+Kernels make_kernels(const char* isa) {
+  Kernels table{};
+  table.isa = isa;
+  table.read_all = read_all;
+  each_storage([&](DType dtype, auto storage) {
+    using T = typename decltype(storage)::type;
+    const int column = static_cast<int>(dtype);
+    const auto set = [&](Reduction reduction, Kernels::Reduce function) {
+      table.reduce[static_cast<int>(reduction)][column] = function;
+    };
+    set(Reduction::kNonzeroCount, reduce<formulas::NonzeroCount, T>);
+    set(Reduction::kSumOfMagnitudes, reduce<formulas::SumOfMagnitudes, T>);
+    set(Reduction::kSumOfSquares, reduce<formulas::SumOfSquares, T>);
+    set(Reduction::kLargestMagnitude, reduce<formulas::LargestMagnitude, T>);
+    set(Reduction::kSmallestMagnitude, reduce<formulas::SmallestMagnitude, T>);
+    set(Reduction::kScaledPowers, reduce_powers<T>);
+    set(Reduction::kStatistics, reduce_statistics<T>);
+    if constexpr (!kIsComplex<T>) {
+      table.scale[column] = scale<T>;
+      table.clamp[column] = clamp<T>;
+    }
+  });
+  return table;
+}
+
+}  // namespace
+
+// `name` is spelled by the dispatcher (isa.cpp), which owns the names users see.
+Kernels build_kernels(const char* name) { return make_kernels(name); }
+
+}  // namespace gradkern::cpu::GRADKERN_ISA

@@ -1,0 +1,17 @@
+// The GPU's table of functions (backend.h), and the one symbol that the library exports.
+
+#include "cuda/launchers.h"
+#include "cuda/platform.h"
+
+extern "C" __attribute__((visibility("default"))) const gradkern::Backend* gradkern_backend() {
+  using namespace gradkern::cuda;
+  static const gradkern::Backend table{gradkern::kBackendVersion,
+                                       kBackendName,
+                                       unavailable,
+                                       workspace_bytes,
+                                       launch_norms,
+                                       launch_statistics,
+                                       launch_clip,
+                                       launch_clamp};
+  return &table;
+}

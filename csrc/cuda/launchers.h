@@ -1,0 +1,20 @@
+// What the kernels' files offer to the table of functions.
+#pragma once
+
+#include "backend.h"
+
+namespace gradkern::cuda {
+
+// Fields of the largest partial result (the statistics).
+inline constexpr int kMaxFields = 7;
+
+size_t workspace_bytes(TensorSpans tensors);
+
+void launch_norms(const Launch& launch, TensorSpans tensors, double order, double* norms,
+                  const TotalNorm* total);
+void launch_statistics(const Launch& launch, TensorSpans tensors, double* statistics, double order,
+                       double* norms, const TotalNorm* total);
+void launch_clip(const Launch& launch, TensorSpans tensors, const Clip& clip, bool after_reduction);
+void launch_clamp(const Launch& launch, TensorSpans tensors, double bound);
+
+}  // namespace gradkern::cuda

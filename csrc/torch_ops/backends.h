@@ -1,0 +1,41 @@
+// Which backend serves which device, and how a call reaches it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+
+#include "backend.h"
+#include "torch_ops/boxed_tensors.h"
+
+namespace gradkern {
+
+struct Device {
+  int32_t type;
+  int32_t index;
+  bool operator==(const Device&) const = default;
+};
+
+// A call on one device: the backend's table, the device's current stream and a workspace that lives
+// as long as this object. Makes the device current while it lives.
+class DeviceCall {
+ public:
+  DeviceCall(Device device, size_t workspace_bytes);
+  ~DeviceCall();
+  DeviceCall(const DeviceCall&) = delete;
+
+  const Launch& launch() const { return launch_; }
+
+ private:
+  Launch launch_{};
+  TensorHandle workspace_;
+  void* device_guard_ = nullptr;
+};
+
+// Throws Delegate (dense_tensors.h) if no backend serves the device.
+const Backend& backend_for(Device device);
+
+// An uninitialised tensor on the device; dtype is torch's number for it.
+TensorHandle empty(Device device, int32_t dtype, std::initializer_list<int64_t> sizes);
+
+}  // namespace gradkern

@@ -1,0 +1,233 @@
+#include "torch_ops/dense_tensors.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <optional>
+
+namespace gradkern {
+namespace {
+
+struct Storage {
+  DType dtype;
+  bool complex;
+};
+
+// torch's dtype numbers are functions of its shim; they are constant while a process lives.
+std::optional<Storage> storage_of(int32_t dtype) {
+  static const struct {
+    int32_t number;
+    Storage storage;
+  } known[] = {
+      {aoti_torch_dtype_float32(), {DType::kFloat32, false}},
+      {aoti_torch_dtype_bfloat16(), {DType::kBFloat16, false}},
+      {aoti_torch_dtype_float16(), {DType::kFloat16, false}},
+      {aoti_torch_dtype_float64(), {DType::kFloat64, false}},
+      {aoti_torch_dtype_complex64(), {DType::kFloat32, true}},
+      {aoti_torch_dtype_complex128(), {DType::kFloat64, true}},
+  };
+  for (const auto& k : known) {
+    if (k.number == dtype) return k.storage;
+  }
+  return std::nullopt;
+}
+
+const char* integer_name(int32_t dtype) {
+  static const struct {
+    int32_t number;
+    const char* name;
+  } known[] = {
+      {aoti_torch_dtype_uint8(), "torch.uint8"}, {aoti_torch_dtype_int8(), "torch.int8"},
+      {aoti_torch_dtype_int16(), "torch.int16"}, {aoti_torch_dtype_int32(), "torch.int32"},
+      {aoti_torch_dtype_int64(), "torch.int64"}, {aoti_torch_dtype_bool(), "torch.bool"},
+  };
+  for (const auto& k : known) {
+    if (k.number == dtype) return k.name;
+  }
+  return nullptr;
+}
+
+std::string name_of(const char* argument, int64_t index) {
+  return std::string(argument) + "[" + std::to_string(index) + "]";
+}
+
+// torch's promotion of floating dtypes: the wider, and float32 for the two 16-bit ones together.
+DType promote(DType a, DType b) {
+  if (a == b) return a;
+  if (a == DType::kFloat64 || b == DType::kFloat64) return DType::kFloat64;
+  return DType::kFloat32;
+}
+
+// How a tensor's elements lie in memory.
+struct Layout {
+  bool dense;          // no gaps, no overlap, in some order of the dimensions
+  bool unit_is_outer;  // dense, and the elements of one index of dimension 0 are contiguous
+  bool expanded;       // a stride of 0: several elements at one place
+  int64_t extent;      // in elements, from the first to behind the last
+};
+
+Layout layout_of(const TensorHandle& tensor) {
+  const int64_t dim = tensor.dim();
+  const int64_t *sizes = tensor.sizes(), *strides = tensor.strides();
+  Layout layout{true, true, false, 1};
+  std::vector<int64_t> order;
+  for (int64_t d = 0; d < dim; d++) {
+    if (sizes[d] == 0) return {true, true, false, 0};
+    if (sizes[d] == 1) continue;
+    layout.expanded |= strides[d] == 0;
+    layout.extent += (sizes[d] - 1) * strides[d];
+    order.push_back(d);
+  }
+  std::sort(order.begin(), order.end(),
+            [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
+  int64_t expected = 1;
+  for (int64_t d : order) {
+    layout.dense &= strides[d] == expected;
+    expected *= sizes[d];
+  }
+  layout.unit_is_outer =
+      layout.dense && (order.empty() || dim == 0 || sizes[0] == 1 || order.back() == 0);
+  return layout;
+}
+
+}  // namespace
+
+Delegate::Delegate(const std::string& why) : std::runtime_error("gradkern delegates: " + why) {}
+
+DenseTensors::DenseTensors(const TensorList& tensors, const char* argument, Access access,
+                           ComplexAs complex_as, SegmentBy segment_by) {
+  if (tensors.empty()) {
+    throw std::invalid_argument(std::string(argument) + " is an empty list; it must hold a tensor");
+  }
+  device_ = {tensors[0].device_type(), tensors[0].device_index()};
+  spans_.reserve(tensors.size());
+  if (access == Access::kWrite) extents_.reserve(tensors.size());
+  for (size_t i = 0; i < tensors.size(); i++) {
+    add(tensors[i], static_cast<int64_t>(i), argument, access, complex_as, segment_by);
+  }
+}
+
+void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* argument,
+                       Access access, ComplexAs complex_as, SegmentBy segment_by) {
+  const int32_t number = tensor.dtype();
+  const std::optional<Storage> storage = storage_of(number);
+  if (!storage) {
+    if (const char* name = integer_name(number)) {
+      throw std::runtime_error(name_of(argument, index) + " has dtype " + name +
+                               "; it must be floating point or complex");
+    }
+    throw Delegate(name_of(argument, index) + " has a dtype without kernels");
+  }
+  if (Device{tensor.device_type(), tensor.device_index()} != device_) {
+    throw Delegate(name_of(argument, index) + " is on another device than " +
+                   name_of(argument, 0));
+  }
+  has_complex_ |= storage->complex;
+  promoted_ = index == 0 ? storage->dtype : promote(promoted_, storage->dtype);
+
+  const int64_t numel = tensor.numel();
+  Layout layout{true, true, false, numel};
+  if (!tensor.is_contiguous()) layout = layout_of(tensor);
+  if (access == Access::kWrite) {
+    if (layout.expanded) {
+      throw std::runtime_error(name_of(argument, index) +
+                               " overlaps itself in memory (an expanded tensor?); it is to be "
+                               "written in place, so each element must have its own memory");
+    }
+    const char* begin = static_cast<const char*>(tensor.data());
+    const int64_t bytes =
+        layout.extent * element_size(storage->dtype) * (storage->complex ? 2 : 1);
+    extents_.push_back({begin, begin + bytes});
+  }
+  void* data = nullptr;
+  if (layout.dense && (segment_by == SegmentBy::kTensor || layout.unit_is_outer)) {
+    data = numel == 0 ? nullptr : tensor.data();
+  } else {
+    const int64_t dim = tensor.dim();
+    const int64_t* sizes = tensor.sizes();
+    std::vector<int64_t> strides(dim);
+    int64_t stride = 1;
+    for (int64_t d = dim; d-- > 0; stride *= sizes[d]) strides[d] = stride;
+    AtenTensorHandle copy;
+    check(aoti_torch_empty_strided(dim, sizes, strides.data(), number, device_.type,
+                                   device_.index, &copy));
+    staged_.push_back({index, tensor.get(), TensorHandle(copy)});
+    refresh(staged_.back());
+    data = staged_.back().copy.data();
+  }
+
+  TensorSpan span{data, numel, numel, storage->dtype};
+  if (storage->complex && complex_as == ComplexAs::kPairs) {
+    span.numel *= 2;
+  } else if (storage->complex) {
+    span.dtype = storage->dtype == DType::kFloat32 ? DType::kComplex64Modulus
+                                                   : DType::kComplex128Modulus;
+  }
+  const bool several_units = tensor.dim() > 1 && numel > 0;
+  span.segment = segment_by == SegmentBy::kUnit && several_units ? span.numel / tensor.sizes()[0]
+                                                                 : span.numel;
+  spans_.push_back(span);
+}
+
+int64_t DenseTensors::segments() const {
+  int64_t count = 0;
+  for (const TensorSpan& span : spans_) count += span.segments();
+  return count;
+}
+
+bool DenseTensors::has_empty() const {
+  return std::any_of(spans_.begin(), spans_.end(),
+                     [](const TensorSpan& span) { return span.numel == 0; });
+}
+
+bool DenseTensors::share_memory() const {
+  // Gradients mostly lie in memory in the order of their list, or in the opposite one.
+  const auto ascends = [](const Extent& a, const Extent& b) { return a.end <= b.begin; };
+  const auto overlaps_next = [](const std::vector<Extent>& extents, auto separate) {
+    for (size_t i = 1; i < extents.size(); i++) {
+      if (!separate(extents[i - 1], extents[i])) return true;
+    }
+    return false;
+  };
+  if (!overlaps_next(extents_, ascends)) return false;
+  if (!overlaps_next(extents_, [&](const Extent& a, const Extent& b) { return ascends(b, a); })) {
+    return false;
+  }
+  std::vector<Extent> sorted;
+  for (const Extent& extent : extents_) {
+    if (extent.begin != extent.end) sorted.push_back(extent);
+  }
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  return overlaps_next(sorted, ascends);
+}
+
+const DenseTensors::Staged* DenseTensors::find_staged(int64_t index) const {
+  for (const Staged& staged : staged_) {
+    if (staged.index == index) return &staged;
+  }
+  return nullptr;
+}
+
+void DenseTensors::refresh(const Staged& staged) {
+  check(aoti_torch_copy_(staged.copy.get(), staged.original, 0));
+}
+
+void DenseTensors::write_back(const Staged& staged) {
+  check(aoti_torch_copy_(staged.original, staged.copy.get(), 0));
+}
+
+int32_t torch_dtype(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return aoti_torch_dtype_float64();
+    case DType::kBFloat16:
+      return aoti_torch_dtype_bfloat16();
+    case DType::kFloat16:
+      return aoti_torch_dtype_float16();
+    default:
+      return aoti_torch_dtype_float32();
+  }
+}
+
+}  // namespace gradkern

@@ -1,0 +1,557 @@
+"""Gradient clipping and total norms: drop-ins for :mod:`torch.nn.utils`, and their variants.
+
+Where they differ from native, on purpose:
+
+1. The total norm is right at the extremes. Squares are summed in float64: gradients of 1e-26 have a
+   norm, and so have gradients of 1e19.
+2. It does not depend on the number of threads, and, to the precision of the result, not on the order
+   or grouping of the gradients. Gradients in bfloat16 and float16 are summed in float64 from end to
+   end; only the returned total is rounded. The clip coefficient comes from the unrounded total, and
+   ``error_if_nonfinite`` judges that.
+3. When there is nothing to clip, the gradients are read once and not written.
+
+Sparse, quantised and meta tensors, tensor subclasses and devices without kernels of ours are handed
+to native PyTorch, whose result they get.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from gradkern import native, ops
+from gradkern.stats import TensorStats
+
+TensorOrTensors: TypeAlias = Tensor | Iterable[Tensor]
+_T = TypeVar("_T")
+
+# Subclasses have semantics of their own (DTensor: sharded). A parameter has none.
+_PLAIN = {Tensor, torch.nn.Parameter}
+
+
+def gradients_of(parameters: TensorOrTensors) -> list[Tensor]:
+    """The gradients that parameters have, in their order, without those that are None.
+
+    Args:
+        parameters: a tensor or an iterable of tensors.
+
+    Returns:
+        The list of ``.grad`` tensors.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> gradients_of([weight])
+        []
+    """
+    listed = _as_list(parameters)
+    try:
+        grads = [parameter.grad for parameter in listed]
+    except AttributeError:
+        for index, parameter in enumerate(listed):
+            if not isinstance(parameter, Tensor):
+                # Native's exception type, from the same attribute.
+                raise AttributeError(
+                    f"parameters[{index}] is a {type(parameter).__name__}; it must be a tensor"
+                ) from None
+        raise
+    return [grad for grad in grads if grad is not None]
+
+
+def _as_list(tensors: TensorOrTensors, argument: str = "parameters") -> list[Tensor]:
+    if isinstance(tensors, list):
+        return tensors
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    if not isinstance(tensors, Iterable):
+        raise TypeError(
+            f"{argument} is a {type(tensors).__name__}; it must be a tensor or an iterable of tensors"
+        )
+    return list(tensors)
+
+
+def _warn_if_empty_generator(parameters: TensorOrTensors, listed: Sequence[Tensor]) -> None:
+    if isinstance(parameters, types.GeneratorType) and not listed:
+        warnings.warn(
+            "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3
+        )
+
+
+def _is_plain(tensors: Sequence[Tensor]) -> bool:
+    return _PLAIN.issuperset(map(type, tensors))
+
+
+def _one_device(tensors: Sequence[Tensor]) -> bool:
+    first = tensors[0].device
+    return all(tensor.device == first for tensor in tensors)
+
+
+def _by_device(tensors: Sequence[Tensor]) -> dict[torch.device, list[int]]:
+    indices: dict[torch.device, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        indices.setdefault(tensor.device, []).append(index)
+    return indices
+
+
+def _ours_or_native(
+    tensors: Sequence[Tensor], ours: Callable[[], _T], native_call: Callable[[], _T]
+) -> _T:
+    """Runs `ours`, or `native_call` where the tensors are native's to handle.
+
+    Most of what is native's is found by the operator itself, which refuses before it touches anything:
+    looking at 2000 tensors from Python would cost more than clipping them. A tracer can't recover from
+    an operator's refusal, but does not mind the time.
+    """
+    if not _is_plain(tensors):
+        for index, tensor in enumerate(tensors):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"tensors[{index}] is a {type(tensor).__name__}; it must be a tensor"
+                )
+        return native_call()
+    if torch.compiler.is_compiling():
+        if any(t.layout != torch.strided or t.device.type not in ("cpu", "cuda") for t in tensors):
+            return native_call()
+        return ours()
+    try:
+        return ours()
+    except (RuntimeError, NotImplementedError) as error:
+        if not ops.delegates(error):
+            raise
+    return native_call()
+
+
+def _total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    """The total norm in float64, by our operators; they refuse what they can't do."""
+    if _one_device(tensors):
+        return ops.total_norm(tensors, norm_type)
+    norms = [
+        ops.tensor_norms([tensors[i] for i in indices], norm_type).to(tensors[0].device)
+        for indices in _by_device(tensors).values()
+    ]
+    return torch.linalg.vector_norm(torch.cat(norms), norm_type)
+
+
+def unrounded_total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    """The total norm of tensors in float64, without a host synchronisation.
+
+    Args:
+        tensors: a non-empty sequence of tensors, of any mixture of floating or complex dtypes and of
+            devices that gradkern has kernels for.
+        norm_type: the order of the norm.
+
+    Returns:
+        A 0-dim float64 tensor on the first tensor's device. Tensors that native has to handle are
+        measured by native, in the precision that native has.
+
+    Example:
+        >>> unrounded_total_norm([torch.full((2,), 1e-30), torch.zeros(3)], 2.0)
+        tensor(1.4142e-30, dtype=torch.float64)
+    """
+    with torch.no_grad():
+        return _ours_or_native(
+            tensors,
+            lambda: _total_norm(tensors, norm_type),
+            lambda: native.get_total_norm(tensors, norm_type).double(),
+        )
+
+
+def _require_finite(total_norm: Tensor, norm_type: float) -> None:
+    # The one place where the host waits for the device; the caller asked for it.
+    if not math.isfinite(total_norm.item()):
+        raise RuntimeError(
+            f"The total norm of order {norm_type} for gradients from "
+            "`parameters` is non-finite, so it cannot be clipped. To disable "
+            "this error and scale the gradients by the non-finite norm anyway, "
+            "set `error_if_nonfinite=False`"
+        )
+
+
+def get_total_norm(
+    tensors: TensorOrTensors,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    r"""The norm of tensors, as if they were one vector.
+
+    A drop-in for :func:`torch.nn.utils.get_total_norm`, right at the extremes (see the module's
+    description).
+
+    Args:
+        tensors: a tensor or an iterable of tensors, of any floating or complex dtypes, shapes and
+            devices.
+        norm_type: the order of the norm: any number, or ``inf`` (``'inf'`` is accepted). Order 0
+            counts the tensors that are not zero, as native does.
+        error_if_nonfinite: raise if the norm is NaN or infinite. The only case that waits for a GPU.
+        foreach: accepted for compatibility; there is one implementation.
+
+    Returns:
+        A 0-dim tensor on the first tensor's device, in the tensors' promoted (real) dtype.
+
+    Raises:
+        RuntimeError: the norm is non-finite and ``error_if_nonfinite`` is set; or a tensor is of an
+            integer dtype; or the order has no value for an empty tensor.
+
+    Example:
+        >>> gradkern.get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+        tensor(5.)
+    """
+    listed = _as_list(tensors, "tensors")
+    norm_type = float(norm_type)
+    if not listed:
+        return torch.tensor(0.0)
+
+    def ours() -> Tensor:
+        total = _total_norm(listed, norm_type)
+        if error_if_nonfinite:
+            _require_finite(total, norm_type)
+        return total.to(ops.norm_dtype(listed))
+
+    with torch.no_grad():
+        return _ours_or_native(
+            listed,
+            ours,
+            lambda: native.get_total_norm(listed, norm_type, error_if_nonfinite, foreach),
+        )
+
+
+def clip_grad_norm_(
+    parameters: TensorOrTensors,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    r"""Scales gradients in place so that their total norm is at most ``max_norm``.
+
+    A drop-in for :func:`torch.nn.utils.clip_grad_norm_`: every gradient is multiplied by
+    :math:`\min(1, \text{max\_norm} / (\text{total\_norm} + 10^{-6}))`. When that is 1, the gradients
+    are read once and never written; native reads them twice and writes them once.
+
+    Args:
+        parameters: a tensor or an iterable of tensors whose ``.grad`` is clipped; those without a
+            gradient are skipped. Any mixture of floating and complex dtypes, shapes, layouts, devices.
+        max_norm: the largest total norm; what ``float`` accepts.
+        norm_type: the order of the norm, as for :func:`get_total_norm`.
+        error_if_nonfinite: raise if the total norm is NaN or infinite, with the gradients untouched.
+            The only case that waits for a GPU.
+        foreach: accepted for compatibility; there is one implementation.
+
+    Returns:
+        The total norm before clipping: a 0-dim tensor on the first gradient's device, in the
+        gradients' promoted (real) dtype.
+
+    Raises:
+        RuntimeError: the norm is non-finite and ``error_if_nonfinite`` is set; or a gradient is of an
+            integer dtype or overlaps itself in memory; or the order has no value for an empty tensor.
+
+    Source:
+        Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> gradkern.clip_grad_norm_([weight], max_norm=1.0)
+        tensor(5.)
+        >>> weight.grad
+        tensor([0.6000, 0.8000])
+    """
+    listed = _as_list(parameters)
+    _warn_if_empty_generator(parameters, listed)
+    grads = gradients_of(listed)
+    max_norm, norm_type = float(max_norm), float(norm_type)
+    if not grads:
+        return torch.tensor(0.0)
+
+    def ours() -> Tensor:
+        if _one_device(grads) and not error_if_nonfinite:
+            total = ops.clip_grad_norm_(grads, max_norm, norm_type)
+            increment_version(grads)
+            return total
+        total = _total_norm(grads, norm_type)
+        if error_if_nonfinite:
+            _require_finite(total, norm_type)
+        _clip_with_total_norm_(grads, max_norm, total)
+        return total.to(ops.norm_dtype(grads))
+
+    def by_native() -> Tensor:
+        total = native.get_total_norm(grads, norm_type, error_if_nonfinite, foreach)
+        native.clip_grads_with_norm_(listed, max_norm, total, foreach)
+        return total
+
+    with torch.no_grad():
+        return _ours_or_native(grads, ours, by_native)
+
+
+def _clip_with_total_norm_(grads: Sequence[Tensor], max_norm: float, total: Tensor) -> None:
+    """Scales gradients, of any devices, by the factor that a total norm gives."""
+    groups = [[grads[i] for i in indices] for indices in _by_device(grads).values()]
+    if len(groups) > 1:
+        # A factor of 1 writes nothing: every group passes its checks before any of them is changed.
+        for group in groups:
+            nothing = torch.zeros((), dtype=torch.float64, device=group[0].device)
+            ops.clip_with_total_norm_(group, nothing, math.inf)
+    total = total.double()
+    for group in groups:
+        ops.clip_with_total_norm_(group, total.to(group[0].device), max_norm)
+    increment_version(grads)
+
+
+def clip_grads_with_norm_(
+    parameters: TensorOrTensors,
+    max_norm: float,
+    total_norm: Tensor,
+    foreach: bool | None = None,
+) -> None:
+    r"""Scales gradients in place by the factor that a given total norm gives.
+
+    A drop-in for :func:`torch.nn.utils.clip_grads_with_norm_`.
+
+    Args:
+        parameters: a tensor or an iterable of tensors whose ``.grad`` is scaled.
+        max_norm: the largest total norm; what ``float`` accepts.
+        total_norm: a 0-dim tensor of any floating dtype and any device.
+        foreach: accepted for compatibility; there is one implementation.
+
+    Raises:
+        TypeError: ``total_norm`` is not a tensor.
+        RuntimeError: ``total_norm`` is not 0-dim; or a gradient can't be scaled, as for
+            :func:`clip_grad_norm_`.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(2))
+        >>> weight.grad = torch.tensor([3.0, 4.0])
+        >>> gradkern.clip_grads_with_norm_([weight], 2.5, total_norm=torch.tensor(5.0))
+        >>> weight.grad
+        tensor([1.5000, 2.0000])
+    """
+    listed = _as_list(parameters)
+    grads = gradients_of(listed)
+    max_norm = float(max_norm)
+    if not grads:
+        return
+    if not isinstance(total_norm, Tensor):
+        raise TypeError(
+            f"total_norm is a {type(total_norm).__name__}; it must be a 0-dim tensor, "
+            "as gradkern.get_total_norm returns it"
+        )
+    if total_norm.dim() != 0:
+        raise RuntimeError(
+            f"total_norm has shape {tuple(total_norm.shape)}; it must be 0-dim (one number)"
+        )
+    with torch.no_grad():
+        _ours_or_native(
+            [*grads, total_norm],
+            lambda: _clip_with_total_norm_(grads, max_norm, total_norm),
+            lambda: native.clip_grads_with_norm_(listed, max_norm, total_norm, foreach),
+        )
+
+
+def clip_grad_value_(
+    parameters: TensorOrTensors, clip_value: float, foreach: bool | None = None
+) -> None:
+    r"""Clamps every element of the gradients in place to [-clip_value, clip_value]; NaN stays NaN.
+
+    A drop-in for :func:`torch.nn.utils.clip_grad_value_`.
+
+    Args:
+        parameters: a tensor or an iterable of tensors whose ``.grad`` is clamped.
+        clip_value: the largest magnitude; what ``float`` accepts.
+        foreach: accepted for compatibility; there is one implementation.
+
+    Raises:
+        RuntimeError: there is no gradient at all, or one can't be clamped: complex or integer, or it
+            overlaps itself in memory.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(3))
+        >>> weight.grad = torch.tensor([-3.0, 0.5, 4.0])
+        >>> gradkern.clip_grad_value_([weight], 1.0)
+        >>> weight.grad
+        tensor([-1.0000,  0.5000,  1.0000])
+    """
+    listed = _as_list(parameters)
+    grads = gradients_of(listed)
+    clip_value = float(clip_value)
+
+    def by_native() -> None:
+        native.clip_grad_value_(listed, clip_value, foreach)
+
+    if not grads or math.isnan(clip_value):
+        return by_native()
+    for index, grad in enumerate(grads):
+        if grad.is_complex():
+            raise RuntimeError(
+                f"grads[{index}] has dtype {grad.dtype}; clamping it needs an order, "
+                "so it must be real"
+            )
+
+    def ours() -> None:
+        groups = [[grads[i] for i in indices] for indices in _by_device(grads).values()]
+        if len(groups) > 1:
+            for group in groups:
+                nothing = torch.zeros((), dtype=torch.float64, device=group[0].device)
+                ops.clip_with_total_norm_(group, nothing, math.inf)
+        for group in groups:
+            ops.clip_grad_value_(group, clip_value)
+        increment_version(grads)
+
+    with torch.no_grad():
+        _ours_or_native(grads, ours, by_native)
+
+
+def _require_ours(tensors: Sequence[Tensor], what: str) -> None:
+    """For functions that native does not have: what we can't do is an error that says why."""
+    first = tensors[0].device
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN:
+            raise TypeError(f"{what} include a {type(tensor).__name__}; each must be a plain tensor")
+        if tensor.layout != torch.strided:
+            raise NotImplementedError(f"{what} include the layout {tensor.layout}; each must be strided")
+        if tensor.device != first:
+            raise RuntimeError(
+                f"{what} are on {first} and on {tensor.device}; they must be on one device"
+            )
+
+
+def clip_grad_norm_with_stats_(
+    parameters: TensorOrTensors,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> tuple[Tensor, TensorStats]:
+    r"""Clips like :func:`clip_grad_norm_`, and measures every gradient before clipping.
+
+    The pass over memory that the norm needs gives the statistics too (for orders 0, 2 and infinity; for
+    any other order the gradients are read once more).
+
+    Args:
+        parameters: as for :func:`clip_grad_norm_`; at least one must have a gradient, and all gradients
+            must be on one device.
+        max_norm, norm_type, error_if_nonfinite: as for :func:`clip_grad_norm_`.
+
+    Returns:
+        The total norm before clipping, as :func:`clip_grad_norm_` returns it, and the
+        :class:`gradkern.TensorStats` of the gradients before clipping, without names.
+
+    Raises:
+        ValueError: no parameter has a gradient.
+        TypeError, NotImplementedError, RuntimeError: a gradient is of a kind that gradkern has no
+            kernels for, or the norm is non-finite and ``error_if_nonfinite`` is set.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(3))
+        >>> weight.grad = torch.tensor([3.0, 0.0, 4.0])
+        >>> total, stats = gradkern.clip_grad_norm_with_stats_([weight], max_norm=1.0)
+        >>> float(total), stats.zeros.tolist(), stats.abs_max.tolist()
+        (5.0, [1.0], [4.0])
+    """
+    grads = _required_grads(parameters, "clip_grad_norm_with_stats_")
+    max_norm, norm_type = float(max_norm), float(norm_type)
+    with torch.no_grad():
+        if error_if_nonfinite:
+            total = ops.total_norm(grads, norm_type)
+            _require_finite(total, norm_type)
+        rounded, values = ops.clip_grad_norm_with_stats_(grads, max_norm, norm_type)
+        increment_version(grads)
+    return rounded, TensorStats(values)
+
+
+def clip_grad_norm_per_tensor_(
+    parameters: TensorOrTensors, max_norm: float, norm_type: float = 2.0
+) -> Tensor:
+    r"""Clips every gradient to its own norm, in place: Keras' ``clipnorm``.
+
+    Each gradient is multiplied by :math:`\text{max\_norm} / \max(\text{norm}, \text{max\_norm})`.
+
+    Args:
+        parameters: as for :func:`clip_grad_norm_`; all gradients must be on one device.
+        max_norm: the largest norm of one gradient.
+        norm_type: the order of the norm.
+
+    Returns:
+        The norms before clipping: float64, shape ``[n]`` for the n gradients, on their device.
+
+    Raises:
+        ValueError: no parameter has a gradient.
+        TypeError, NotImplementedError, RuntimeError: a gradient is of a kind that gradkern has no
+            kernels for.
+
+    Source:
+        ``tf.clip_by_norm``, which Keras' optimizers apply to each variable for ``clipnorm``.
+
+    Example:
+        >>> weight, bias = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
+        >>> weight.grad, bias.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.5])
+        >>> gradkern.clip_grad_norm_per_tensor_([weight, bias], max_norm=1.0)
+        tensor([5.0000, 0.5000], dtype=torch.float64)
+        >>> weight.grad, bias.grad
+        (tensor([0.6000, 0.8000]), tensor([0.5000]))
+    """
+    grads = _required_grads(parameters, "clip_grad_norm_per_tensor_")
+    with torch.no_grad():
+        norms = ops.clip_grad_norm_per_tensor_(grads, float(max_norm), float(norm_type))
+        increment_version(grads)
+    return norms
+
+
+def adaptive_clip_grad_(
+    parameters: TensorOrTensors,
+    clip_factor: float = 0.01,
+    eps: float = 1e-3,
+    norm_type: float = 2.0,
+) -> None:
+    r"""Adaptive gradient clipping: each unit's gradient against the norm of its weights, in place.
+
+    A unit is one index of a parameter's first dimension (a row of a linear layer, an output channel of
+    a convolution), or the whole of a parameter with at most one dimension. Its gradient is scaled to
+    the norm :math:`\text{clip\_factor} \cdot \max(\|w\|, \text{eps})` if it is larger.
+
+    Args:
+        parameters: a tensor or an iterable of tensors; those without a gradient are skipped. Gradients
+            and parameters must be on one device.
+        clip_factor: the largest ratio of a unit's gradient norm to its weight norm.
+        eps: the least weight norm, so that freshly zeroed units can move.
+        norm_type: the order of the norms.
+
+    Raises:
+        TypeError, NotImplementedError, RuntimeError: a tensor is of a kind that gradkern has no kernels
+            for.
+
+    Source:
+        Brock, De, Smith, Simonyan, "High-Performance Large-Scale Image Recognition Without
+        Normalization", 2021, equation 3; the same formula as timm's ``adaptive_clip_grad``.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+        >>> weight.grad = torch.tensor([[0.03, 0.04], [0.03, 0.04]])
+        >>> gradkern.adaptive_clip_grad_([weight], clip_factor=0.05)
+        >>> weight.grad
+        tensor([[0.0300, 0.0400],
+                [0.0150, 0.0200]])
+    """
+    listed = _as_list(parameters)
+    grads = gradients_of(listed)
+    if not grads:
+        return
+    updated = [parameter for parameter in listed if parameter.grad is not None]
+    _require_ours([*grads, *updated], "parameters and their gradients")
+    with torch.no_grad():
+        weights = [parameter.detach() for parameter in updated]
+        ops.adaptive_clip_grad_(grads, weights, float(clip_factor), float(eps), float(norm_type))
+        increment_version(grads)
+
+
+def _required_grads(parameters: TensorOrTensors, function: str) -> list[Tensor]:
+    grads = gradients_of(_as_list(parameters))
+    if not grads:
+        raise ValueError(f"parameters has no gradient; {function} needs at least one to measure")
+    _require_ours(grads, "the gradients of parameters")
+    return grads

@@ -1,0 +1,72 @@
+"""One look at a network's gradients, layer by layer, with gradkern."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import linear_regression
+
+import torch
+
+import gradkern
+from gradkern.demo.networks import LayeredNetwork
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The gradients of one step, one entry per layer, from the input to the loss."""
+
+    layers: tuple[str, ...]
+    depth: int
+    """The first `depth` layers are alike; they say how fast the gradient changes with depth."""
+    norms: tuple[float, ...]
+    """By `gradkern.grad_norms`: float64, without underflow or overflow."""
+    native_norms: tuple[float, ...]
+    """By `torch.linalg.vector_norm` in the gradient's own float32."""
+    zero_fractions: tuple[float, ...]
+    """The share of entries that are exactly 0: tells a vanished gradient from none at all."""
+
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, self.norms))
+
+    @property
+    def first_to_last(self) -> float:
+        """The gradient norm of the first of the layers alike, over that of the last."""
+        last = self.norms[self.depth - 1]
+        return self.norms[0] / last if last else math.nan
+
+    @property
+    def decades_per_layer(self) -> float:
+        """The least-squares slope of log10(norm) over the layers alike; < 0: shrinks going back."""
+        points = [
+            (i, math.log10(norm))
+            for i, norm in enumerate(self.norms[: self.depth])
+            if 0 < norm < math.inf
+        ]
+        if len(points) < 2:
+            return math.nan
+        depths, decades = zip(*points, strict=True)
+        return -linear_regression(depths, decades).slope
+
+    @property
+    def native_lost(self) -> tuple[str, ...]:
+        """The layers whose native norm is 0 or infinite though their gradient is neither."""
+        return tuple(
+            layer
+            for layer, norm, native in zip(self.layers, self.norms, self.native_norms, strict=True)
+            if 0 < norm < math.inf and not 0 < native < math.inf
+        )
+
+
+def measure(network: LayeredNetwork) -> Profile:
+    """Measures the gradients that the last backward pass left in the network."""
+    named = network.layers()
+    gradients = [tensor.grad for tensor in named.values() if tensor.grad is not None]
+    return Profile(
+        layers=tuple(named),
+        depth=network.depth,
+        norms=tuple(gradkern.grad_norms(named).norms.tolist()),
+        native_norms=tuple(float(torch.linalg.vector_norm(g)) for g in gradients),
+        zero_fractions=tuple(gradkern.tensor_stats(gradients).zero_fraction.tolist()),
+    )

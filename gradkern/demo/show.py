@@ -1,0 +1,97 @@
+"""Runs the sections one after the other and shows each as soon as it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gradkern.demo import digits, exploding, healthy, terminal, vanishing
+from gradkern.demo.section import Result, Section
+from gradkern.demo.training import train
+
+SECTIONS: tuple[Section, ...] = (vanishing.SECTION, healthy.SECTION, exploding.SECTION)
+
+
+def show(
+    *,
+    seed: int = 0,
+    quick: bool = False,
+    output: Path | None = None,
+    console: Console | None = None,
+) -> list[Result]:
+    """Trains every section's networks, prints tables and verdicts, and draws the plot.
+
+    Args:
+        seed: for the split of the data, the initial weights and the order of the batches. The same
+            seed gives the same numbers.
+        quick: a few epochs only: the gradients of the first step are the same, the training is cut.
+        output: file of the plot; None draws none.
+        console: for the tables (default: standard output). The progress bar joins them where that
+            is a terminal; else it goes to standard error, so that what is written elsewhere is the
+            same from run to run.
+
+    Returns:
+        One result per section.
+    """
+    console = console or Console()
+    data = digits.load(seed)
+    terminal.print_introduction(console, data, seed)
+    steps = sum(w.steps(data, quick) for section in SECTIONS for w in section.workloads)
+    results = []
+    with _one_thread(), torch.random.fork_rng(devices=[]), _progress(console) as progress:
+        task = progress.add_task("training", total=steps)
+        done = 0
+        for section in SECTIONS:
+            runs = []
+            for workload in section.workloads:
+                progress.update(task, description=f"{section.title.lower()}: {workload.name}")
+                runs.append(
+                    train(
+                        workload,
+                        data,
+                        seed=seed,
+                        quick=quick,
+                        on_step=lambda: progress.advance(task),
+                    )
+                )
+                done += workload.steps(data, quick)  # also when it diverged before its last step
+                progress.update(task, completed=done)
+            result = Result(section, tuple(runs))
+            terminal.print_result(console, result)
+            results.append(result)
+        progress.update(task, description="done")
+    terminal.print_summary(console, results)
+    if output is not None:
+        from gradkern.demo import plot  # here, as --no-plot has no use for matplotlib
+
+        plot.save(results, output)
+        console.print(f"Plot: {output}", soft_wrap=True, highlight=False)
+    return results
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        console=console if console.is_terminal else Console(stderr=True),
+        transient=console.is_terminal,
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices of 64 by 64 are too small to share: a second thread costs more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,129 @@
+"""The training loop, and what it writes down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import gradkern
+from gradkern.demo.digits import Digits
+from gradkern.demo.networks import LayeredNetwork
+from gradkern.demo.profile import Profile, measure
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network and how to train it."""
+
+    name: str
+    recipe: str
+    """The training in a line, for the reader."""
+    network: Callable[[], LayeredNetwork]
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    epochs: int
+    quick_epochs: int
+    max_norm: float | None = None
+    """The total gradient norm to clip to; None: no clipping."""
+
+    def steps(self, digits: Digits, quick: bool) -> int:
+        return (self.quick_epochs if quick else self.epochs) * digits.batches_per_epoch(BATCH)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that has happened."""
+
+    workload: Workload
+    first: Profile
+    """At the first step."""
+    now: Profile
+    """At the last step whose gradients were finite."""
+    now_step: int
+    """Which step that was, counted from 1."""
+    losses: tuple[float, ...]
+    norms_before: tuple[float, ...]
+    """The total gradient norm of each step, before clipping."""
+    norms_after: tuple[float, ...]
+    """The same after clipping (where nothing clips, the same numbers)."""
+    accuracy: float
+    """On the test set, at the end."""
+
+    @property
+    def diverged(self) -> bool:
+        return not math.isfinite(self.norms_before[-1])
+
+    @property
+    def final_loss(self) -> float:
+        """The mean over the last 20 batches, or the value that ended a diverging run."""
+        last = self.losses[-20:]
+        return self.losses[-1] if self.diverged else sum(last) / len(last)
+
+    @property
+    def largest_norm(self) -> float:
+        """The largest finite total norm before clipping."""
+        return max(filter(math.isfinite, self.norms_before), default=math.nan)
+
+
+def train(
+    workload: Workload, digits: Digits, *, seed: int, quick: bool, on_step: Callable[[], object]
+) -> Run:
+    """Trains until the last epoch, or until a gradient is no longer finite.
+
+    Seeds torch's global generator: the caller keeps its state if that matters.
+    """
+    torch.manual_seed(seed)
+    network = workload.network()
+    optimizer = workload.optimizer(network.parameters())
+    order = torch.Generator().manual_seed(seed)
+    epochs = workload.quick_epochs if quick else workload.epochs
+    losses: list[float] = []
+    norms: list[tuple[float, float]] = []
+    profiles: list[Profile] = []
+    for images, labels in chain.from_iterable(digits.batches(BATCH, order) for _ in range(epochs)):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(network(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.item())
+        profiles.append(measure(network))
+        norms.append(_clip(network, workload.max_norm))
+        # Also with a gradient that isn't finite, as in a training loop that doesn't look.
+        optimizer.step()
+        on_step()
+        if not math.isfinite(norms[-1][0]):
+            break
+    now_step = max((i for i, p in enumerate(profiles, 1) if p.finite), default=1)
+    return Run(
+        workload=workload,
+        first=profiles[0],
+        now=profiles[now_step - 1],
+        now_step=now_step,
+        losses=tuple(losses),
+        norms_before=tuple(before for before, _ in norms),
+        norms_after=tuple(after for _, after in norms),
+        accuracy=_accuracy(network, digits),
+    )
+
+
+def _clip(network: LayeredNetwork, max_norm: float | None) -> tuple[float, float]:
+    """Clips where there is a limit; returns the total norm before and after."""
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    if max_norm is None:
+        before = after = gradkern.get_total_norm(gradients)
+    else:
+        before = gradkern.clip_grad_norm_(network.parameters(), max_norm)
+        after = gradkern.get_total_norm(gradients)
+    return before.item(), after.item()
+
+
+def _accuracy(network: LayeredNetwork, digits: Digits) -> float:
+    with torch.no_grad():
+        hits = network(digits.test_images).argmax(1) == digits.test_labels
+    return float(hits.double().mean())

@@ -1,0 +1,238 @@
+"""The CPU kernels for NumPy arrays, without a copy and without a tensor in between.
+
+Arrays are float32, float64, float16, or bfloat16 of the ``ml_dtypes`` package. C- or Fortran-contiguous
+arrays are worked on where they are; any other layout goes through a contiguous copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.array_utils import byte_bounds
+
+from gradkern._load import _core
+
+Array: TypeAlias = npt.NDArray[Any]
+
+__all__ = ["clip_by_global_norm", "clip_by_value", "tensor_stats", "total_norm"]
+
+
+def _listed(arrays: Array | Iterable[Array], argument: str = "arrays") -> list[Array]:
+    listed = [arrays] if isinstance(arrays, np.ndarray) else list(arrays)
+    for index, array in enumerate(listed):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                f"{argument}[{index}] is a {type(array).__name__}; it must be a numpy.ndarray"
+            )
+    return listed
+
+
+def _is_contiguous(array: Array) -> bool:
+    return array.flags.c_contiguous or array.flags.f_contiguous
+
+
+def _readable(arrays: Sequence[Array]) -> list[Array]:
+    return [a if _is_contiguous(a) else np.ascontiguousarray(a) for a in arrays]
+
+
+def _require_changeable(arrays: Sequence[Array], argument: str) -> None:
+    """Each array must be writeable, and own its memory: all are changed at once."""
+    for index, array in enumerate(arrays):
+        if not array.flags.writeable:
+            raise ValueError(f"{argument}[{index}] is read-only; it is to be changed in place")
+        steps = zip(array.strides, array.shape, strict=True)
+        if array.size and any(step == 0 and size > 1 for step, size in steps):
+            raise ValueError(
+                f"{argument}[{index}] overlaps itself in memory (broadcast?); it is to be changed "
+                "in place"
+            )
+    shared = _first_shared(arrays)
+    if shared is not None:
+        raise ValueError(
+            f"{argument}[{shared[0]}] and {argument}[{shared[1]}] share memory; each must have its "
+            "own, because all are changed at once"
+        )
+
+
+def _first_shared(arrays: Sequence[Array]) -> tuple[int, int] | None:
+    """Two arrays with an element in common. Only those whose extents overlap are looked at closely."""
+    extents = sorted((*byte_bounds(a), i) for i, a in enumerate(arrays) if a.size)
+    open_extents: list[tuple[int, int]] = []
+    for begin, end, index in extents:
+        open_extents = [(e, i) for e, i in open_extents if e > begin]
+        for _, other in open_extents:
+            if _share(arrays[other], arrays[index]):
+                return min(other, index), max(other, index)
+        open_extents.append((end, index))
+    return None
+
+
+def _share(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _targets(arrays: Sequence[Array], inplace: bool, out: Sequence[Array] | None) -> list[Array]:
+    """The arrays that receive the result, filled with the input."""
+    if out is None:
+        if not inplace:
+            return [a.copy(order="K") for a in arrays]
+        _require_changeable(arrays, "arrays")
+        return list(arrays)
+    if inplace:
+        raise ValueError("inplace is True and out is given; it must be one or the other")
+    targets = _listed(out, "out")
+    if [(t.shape, t.dtype) for t in targets] != [(a.shape, a.dtype) for a in arrays]:
+        raise ValueError("out must have the shapes and dtypes of arrays")
+    _require_changeable(targets, "out")
+    for index, target in enumerate(targets):
+        for other, array in enumerate(arrays):
+            if other != index and np.may_share_memory(target, array) and _share(target, array):
+                raise ValueError(
+                    f"out[{index}] shares memory with arrays[{other}], which is still to be read; it "
+                    f"may only share memory with arrays[{index}]"
+                )
+    for target, array in zip(targets, arrays, strict=True):
+        np.copyto(target, array)
+    return targets
+
+
+def tensor_stats(arrays: Array | Iterable[Array]) -> dict[str, npt.NDArray[np.float64]]:
+    """Measures arrays: eight statistics each, in one pass.
+
+    Args:
+        arrays: an array or an iterable of arrays of any shapes.
+
+    Returns:
+        A dictionary from the statistic's name (``count``, ``sum``, ``sum_squares``, ``abs_max``,
+        ``abs_min_nonzero``, ``zeros``, ``nans``, ``infs``: see :class:`gradkern.TensorStats`) to a
+        float64 array of shape ``[n]``.
+
+    Raises:
+        TypeError: something is not an array, or has a dtype without kernels.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> stats = gradkern.numpy.tensor_stats([np.array([3.0, 0.0, -4.0], np.float32)])
+        >>> stats["sum_squares"].tolist(), stats["zeros"].tolist()
+        ([25.0], [1.0])
+    """
+    values = _core.tensor_stats(_readable(_listed(arrays)))
+    return {name: values[:, column] for column, name in enumerate(_core.statistics)}
+
+
+def total_norm(arrays: Array | Iterable[Array], norm_type: float = 2.0) -> float:
+    """The norm of arrays, as if they were one vector, in float64.
+
+    Args:
+        arrays: an array or an iterable of arrays of any shapes and dtypes.
+        norm_type: the order of the norm, as for :func:`gradkern.get_total_norm`.
+
+    Returns:
+        The norm; 0 for no arrays.
+
+    Raises:
+        TypeError: something is not an array, or has a dtype without kernels.
+        ValueError: an array is empty and the order has no value for it.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.total_norm([np.float32([3e-30]), np.float32([4e-30])])
+        5.0000000...e-30
+    """
+    listed = _listed(arrays)
+    order = float(norm_type)
+    if not listed:
+        return 0.0
+    if order < 0 or np.isinf(order):
+        for index, array in enumerate(listed):
+            if array.size == 0:
+                raise ValueError(f"arrays[{index}] is empty; the norm of order {order} needs an element")
+    return _core.total_norm(_readable(listed), order)
+
+
+def clip_by_global_norm(
+    arrays: Array | Iterable[Array],
+    max_norm: float,
+    norm_type: float = 2.0,
+    *,
+    inplace: bool = False,
+    out: Sequence[Array] | None = None,
+) -> tuple[list[Array], float]:
+    """Scales arrays so that their total norm is at most ``max_norm``.
+
+    Args:
+        arrays: an array or an iterable of arrays of any shapes and dtypes.
+        max_norm: the largest total norm.
+        norm_type: the order of the norm.
+        inplace: change the arrays themselves; nothing is written if there is nothing to clip.
+        out: arrays of the same shapes and dtypes that receive the result instead.
+
+    Returns:
+        The scaled arrays (new ones, ``out``, or the arrays themselves) and the total norm before.
+
+    Raises:
+        TypeError: something is not an array, or has a dtype without kernels.
+        ValueError: an array that is to be changed in place is read-only or shares memory with another.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> clipped, norm = gradkern.numpy.clip_by_global_norm([np.float32([3, 4])], 2.5)
+        >>> clipped[0].round(4).tolist(), norm
+        ([1.5, 2.0], 5.0)
+    """
+    listed = _listed(arrays)
+    limit = float(max_norm)
+    norm = total_norm(listed, norm_type)
+    targets = _targets(listed, inplace, out)
+    _change(targets, lambda dense: _core.clip_with_total_norm(dense, norm, limit))
+    return targets, norm
+
+
+def clip_by_value(
+    arrays: Array | Iterable[Array],
+    clip_value: float,
+    *,
+    inplace: bool = False,
+    out: Sequence[Array] | None = None,
+) -> list[Array]:
+    """Clamps every element to [-clip_value, clip_value]; NaN stays NaN.
+
+    Args:
+        arrays: an array or an iterable of arrays of any shapes and dtypes.
+        clip_value: the largest magnitude.
+        inplace, out: as for :func:`clip_by_global_norm`.
+
+    Returns:
+        The clamped arrays.
+
+    Raises:
+        TypeError, ValueError: as for :func:`clip_by_global_norm`; or ``clip_value`` is NaN.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.clip_by_value([np.float32([-3, 0.5, 4])], 1.0)[0].tolist()
+        [-1.0, 0.5, 1.0]
+    """
+    bound = float(clip_value)
+    if np.isnan(bound):
+        raise ValueError("clip_value is nan; it must be a number")
+    listed = _listed(arrays)
+    targets = _targets(listed, inplace, out)
+    _change(targets, lambda dense: _core.clip_by_value(dense, bound))
+    return targets
+
+
+def _change(targets: Sequence[Array], change: Any) -> None:
+    """Changes arrays in place, those with gaps in memory through a contiguous copy."""
+    dense = _readable(targets)
+    if dense:
+        change(dense)
+    for target, worked_on in zip(targets, dense, strict=True):
+        if worked_on is not target:
+            np.copyto(target, worked_on)

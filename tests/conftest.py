@@ -1,0 +1,55 @@
+"""Where the kernels under test run: `backend` is the CPU, the CUDA kernels' source on the CPU, or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import gradkern
+from gradkern import _core
+
+
+@dataclass(frozen=True)
+class KernelBackend:
+    """A place where kernels run, and the device that tensors for it are made on."""
+
+    name: str
+    device: torch.device
+
+
+@pytest.fixture(params=["cpu", "simt", "cuda"])
+def backend(request: pytest.FixtureRequest) -> Iterator[KernelBackend]:
+    """Each test that takes this runs on every backend there is.
+
+    "simt": the source of the CUDA kernels, their launchers and their planning, compiled for the host and
+    run with one fiber for each CUDA thread; CPU tensors are served by it through the same operators.
+    """
+    name: str = request.param
+    if name == "cuda":
+        info = gradkern.build_info()["cuda"]
+        if not torch.cuda.is_available():
+            pytest.skip("torch sees no GPU")
+        if not info["loaded"]:
+            pytest.fail(f"a GPU is here, and gradkern's CUDA kernels are not: {info['reason']}")
+        yield KernelBackend(name, torch.device("cuda"))
+        return
+    if name == "simt":
+        request.getfixturevalue("simt_library")
+        _core.serve_cpu_with("simt")
+    try:
+        yield KernelBackend(name, torch.device("cpu"))
+    finally:
+        _core.serve_cpu_with("cpu")
+
+
+@pytest.fixture(scope="session")
+def simt_library() -> None:
+    """The CUDA backend compiled for the host, loaded under the name "simt"."""
+    from simt import emulator
+
+    reason = _core.load_backend("simt", str(emulator.load().library))
+    if reason:
+        pytest.fail(f"the host build of the CUDA kernels can't be loaded: {reason}")

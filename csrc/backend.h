@@ -1,8 +1,8 @@
 // The contract a device fulfils: a table of plain functions over raw pointers, sizes and dtypes.
 //
-// The front doors (torch_ops/, python/) know this header and nothing of how a device works; a device
-// (cpu/, cuda/) knows this header and nothing of torch or Python. The CUDA library is a separate
-// shared object that exports one C symbol, `gradkern_backend`, returning its table.
+// The front doors (torch_ops/, python/) know this header and nothing of how a device works; a
+// device (cpu/, cuda/) knows this header and nothing of torch or Python. The CUDA library is a
+// separate shared object that exports one C symbol, `gradkern_backend`, returning its table.
 #pragma once
 
 #include <cstddef>
@@ -78,8 +78,8 @@ struct Executor {
   void (*run)(int64_t tasks, void (*task)(void* context, int64_t i), void* context);
 };
 
-// Where and with what a call runs. `workspace` is device memory of the size that `Backend::workspace`
-// asked for, 16-byte aligned, uninitialised.
+// Where and with what a call runs. `workspace` is device memory of the size that
+// `Backend::workspace` asked for, 16-byte aligned, uninitialised.
 struct Launch {
   int32_t device;
   void* stream;

@@ -4,10 +4,10 @@ Where they differ from native, on purpose:
 
 1. The total norm is right at the extremes. Squares are summed in float64: gradients of 1e-26 have a
    norm, and so have gradients of 1e19.
-2. It does not depend on the number of threads, and, to the precision of the result, not on the order
-   or grouping of the gradients. Gradients in bfloat16 and float16 are summed in float64 from end to
-   end; only the returned total is rounded. The clip coefficient comes from the unrounded total, and
-   ``error_if_nonfinite`` judges that.
+2. It does not depend on the number of threads, and, to the precision of the result, not on the
+   order or grouping of the gradients. Gradients in bfloat16 and float16 are summed in float64 from
+   end to end; only the returned total is rounded. The clip coefficient comes from the unrounded
+   total, and ``error_if_nonfinite`` judges that.
 3. When there is nothing to clip, the gradients are read once and not written.
 
 Sparse, quantised and meta tensors, tensor subclasses and devices without kernels of ours are handed
@@ -19,21 +19,24 @@ from __future__ import annotations
 import math
 import types
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from gradkern import native, ops
-from gradkern.stats import TensorStats
+from gradkern.stats import TensorStats, tensor_stats
+from gradkern.tensor_lists import (
+    TensorOrTensors,
+    are_plain,
+    as_list,
+    require_kernels,
+    require_tensors,
+)
 
-TensorOrTensors: TypeAlias = Tensor | Iterable[Tensor]
 _T = TypeVar("_T")
-
-# Subclasses have semantics of their own (DTensor: sharded). A parameter has none.
-_PLAIN = {Tensor, torch.nn.Parameter}
 
 
 def gradients_of(parameters: TensorOrTensors) -> list[Tensor]:
@@ -50,7 +53,7 @@ def gradients_of(parameters: TensorOrTensors) -> list[Tensor]:
         >>> gradients_of([weight])
         []
     """
-    listed = _as_list(parameters)
+    listed = as_list(parameters, "parameters")
     try:
         grads = [parameter.grad for parameter in listed]
     except AttributeError:
@@ -64,27 +67,11 @@ def gradients_of(parameters: TensorOrTensors) -> list[Tensor]:
     return [grad for grad in grads if grad is not None]
 
 
-def _as_list(tensors: TensorOrTensors, argument: str = "parameters") -> list[Tensor]:
-    if isinstance(tensors, list):
-        return tensors
-    if isinstance(tensors, Tensor):
-        return [tensors]
-    if not isinstance(tensors, Iterable):
-        raise TypeError(
-            f"{argument} is a {type(tensors).__name__}; it must be a tensor or an iterable of tensors"
-        )
-    return list(tensors)
-
-
 def _warn_if_empty_generator(parameters: TensorOrTensors, listed: Sequence[Tensor]) -> None:
     if isinstance(parameters, types.GeneratorType) and not listed:
         warnings.warn(
             "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3
         )
-
-
-def _is_plain(tensors: Sequence[Tensor]) -> bool:
-    return _PLAIN.issuperset(map(type, tensors))
 
 
 def _one_device(tensors: Sequence[Tensor]) -> bool:
@@ -104,21 +91,19 @@ def _ours_or_native(
 ) -> _T:
     """Runs `ours`, or `native_call` where the tensors are native's to handle.
 
-    Most of what is native's is found by the operator itself, which refuses before it touches anything:
-    looking at 2000 tensors from Python would cost more than clipping them. A tracer can't recover from
-    an operator's refusal, but does not mind the time.
+    Most of what is native's is found by the operator itself, which refuses before it touches
+    anything: looking at 2000 tensors from Python would cost more than clipping them. A tracer can't
+    recover from an operator's refusal, but does not mind the time.
     """
-    if not _is_plain(tensors):
-        for index, tensor in enumerate(tensors):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(
-                    f"tensors[{index}] is a {type(tensor).__name__}; it must be a tensor"
-                )
+    if not are_plain(tensors):
+        require_tensors(tensors, "tensors")
         return native_call()
     if torch.compiler.is_compiling():
         if any(t.layout != torch.strided or t.device.type not in ("cpu", "cuda") for t in tensors):
             return native_call()
         return ours()
+    if tensors[0].is_meta:  # which our operators would accept
+        return native_call()
     try:
         return ours()
     except (RuntimeError, NotImplementedError) as error:
@@ -129,21 +114,24 @@ def _ours_or_native(
 
 def _total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     """The total norm in float64, by our operators; they refuse what they can't do."""
+    total: Tensor
     if _one_device(tensors):
-        return ops.total_norm(tensors, norm_type)
+        total = ops.total_norm(tensors, norm_type)
+        return total
     norms = [
         ops.tensor_norms([tensors[i] for i in indices], norm_type).to(tensors[0].device)
         for indices in _by_device(tensors).values()
     ]
-    return torch.linalg.vector_norm(torch.cat(norms), norm_type)
+    total = torch.linalg.vector_norm(torch.cat(norms), norm_type)
+    return total
 
 
 def unrounded_total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     """The total norm of tensors in float64, without a host synchronisation.
 
     Args:
-        tensors: a non-empty sequence of tensors, of any mixture of floating or complex dtypes and of
-            devices that gradkern has kernels for.
+        tensors: a non-empty sequence of tensors, of any mixture of floating or complex dtypes and
+            of devices that gradkern has kernels for.
         norm_type: the order of the norm.
 
     Returns:
@@ -162,9 +150,20 @@ def unrounded_total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
         )
 
 
+def _require_writable(grads: Sequence[Tensor]) -> None:
+    """Native raises the same, after writing. Gradients are alike in this: one is looked at."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return
+    if grads[0].is_inference():
+        raise RuntimeError(
+            "grads[0] is an inference tensor; outside of inference_mode it must be a normal one "
+            "(a clone is) to be changed in place"
+        )
+
+
 def _require_finite(total_norm: Tensor, norm_type: float) -> None:
     # The one place where the host waits for the device; the caller asked for it.
-    if not math.isfinite(total_norm.item()):
+    if not torch.isfinite(total_norm):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from "
             "`parameters` is non-finite, so it cannot be clipped. To disable "
@@ -189,7 +188,8 @@ def get_total_norm(
             devices.
         norm_type: the order of the norm: any number, or ``inf`` (``'inf'`` is accepted). Order 0
             counts the tensors that are not zero, as native does.
-        error_if_nonfinite: raise if the norm is NaN or infinite. The only case that waits for a GPU.
+        error_if_nonfinite: raise if the norm is NaN or infinite. The only case that waits for a
+            GPU.
         foreach: accepted for compatibility; there is one implementation.
 
     Returns:
@@ -203,7 +203,7 @@ def get_total_norm(
         >>> gradkern.get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
         tensor(5.)
     """
-    listed = _as_list(tensors, "tensors")
+    listed = as_list(tensors, "tensors")
     norm_type = float(norm_type)
     if not listed:
         return torch.tensor(0.0)
@@ -232,16 +232,17 @@ def clip_grad_norm_(
     r"""Scales gradients in place so that their total norm is at most ``max_norm``.
 
     A drop-in for :func:`torch.nn.utils.clip_grad_norm_`: every gradient is multiplied by
-    :math:`\min(1, \text{max\_norm} / (\text{total\_norm} + 10^{-6}))`. When that is 1, the gradients
-    are read once and never written; native reads them twice and writes them once.
+    :math:`\min(1, \text{max\_norm} / (\text{total\_norm} + 10^{-6}))`. When that is 1, the
+    gradients are read once and never written; native reads them twice and writes them once.
 
     Args:
         parameters: a tensor or an iterable of tensors whose ``.grad`` is clipped; those without a
-            gradient are skipped. Any mixture of floating and complex dtypes, shapes, layouts, devices.
+            gradient are skipped. Any mixture of floating and complex dtypes, shapes, layouts,
+            devices.
         max_norm: the largest total norm; what ``float`` accepts.
         norm_type: the order of the norm, as for :func:`get_total_norm`.
-        error_if_nonfinite: raise if the total norm is NaN or infinite, with the gradients untouched.
-            The only case that waits for a GPU.
+        error_if_nonfinite: raise if the total norm is NaN or infinite, with the gradients
+            untouched. The only case that waits for a GPU.
         foreach: accepted for compatibility; there is one implementation.
 
     Returns:
@@ -249,8 +250,9 @@ def clip_grad_norm_(
         gradients' promoted (real) dtype.
 
     Raises:
-        RuntimeError: the norm is non-finite and ``error_if_nonfinite`` is set; or a gradient is of an
-            integer dtype or overlaps itself in memory; or the order has no value for an empty tensor.
+        RuntimeError: the norm is non-finite and ``error_if_nonfinite`` is set; or a gradient is of
+            an integer dtype or overlaps itself in memory; or the order has no value for an empty
+            tensor.
 
     Source:
         Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013.
@@ -263,14 +265,16 @@ def clip_grad_norm_(
         >>> weight.grad
         tensor([0.6000, 0.8000])
     """
-    listed = _as_list(parameters)
+    listed = as_list(parameters, "parameters")
     _warn_if_empty_generator(parameters, listed)
     grads = gradients_of(listed)
     max_norm, norm_type = float(max_norm), float(norm_type)
     if not grads:
         return torch.tensor(0.0)
+    _require_writable(grads)
 
     def ours() -> Tensor:
+        total: Tensor
         if _one_device(grads) and not error_if_nonfinite:
             total = ops.clip_grad_norm_(grads, max_norm, norm_type)
             increment_version(grads)
@@ -290,14 +294,22 @@ def clip_grad_norm_(
         return _ours_or_native(grads, ours, by_native)
 
 
+def _device_groups(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    return [[tensors[i] for i in indices] for indices in _by_device(tensors).values()]
+
+
+def _check_all(groups: Sequence[list[Tensor]]) -> None:
+    """Has every group checked, by an operator that then writes nothing, before any is changed."""
+    for group in groups:
+        zero = torch.zeros((), dtype=torch.float64, device=group[0].device)
+        ops.clip_with_total_norm_(group, zero, math.inf)  # a factor of 1
+
+
 def _clip_with_total_norm_(grads: Sequence[Tensor], max_norm: float, total: Tensor) -> None:
     """Scales gradients, of any devices, by the factor that a total norm gives."""
-    groups = [[grads[i] for i in indices] for indices in _by_device(grads).values()]
+    groups = _device_groups(grads)
     if len(groups) > 1:
-        # A factor of 1 writes nothing: every group passes its checks before any of them is changed.
-        for group in groups:
-            nothing = torch.zeros((), dtype=torch.float64, device=group[0].device)
-            ops.clip_with_total_norm_(group, nothing, math.inf)
+        _check_all(groups)
     total = total.double()
     for group in groups:
         ops.clip_with_total_norm_(group, total.to(group[0].device), max_norm)
@@ -332,11 +344,12 @@ def clip_grads_with_norm_(
         >>> weight.grad
         tensor([1.5000, 2.0000])
     """
-    listed = _as_list(parameters)
+    listed = as_list(parameters, "parameters")
     grads = gradients_of(listed)
     max_norm = float(max_norm)
     if not grads:
         return
+    _require_writable(grads)
     if not isinstance(total_norm, Tensor):
         raise TypeError(
             f"total_norm is a {type(total_norm).__name__}; it must be a 0-dim tensor, "
@@ -346,11 +359,17 @@ def clip_grads_with_norm_(
         raise RuntimeError(
             f"total_norm has shape {tuple(total_norm.shape)}; it must be 0-dim (one number)"
         )
+
+    def by_native() -> None:
+        native.clip_grads_with_norm_(listed, max_norm, total_norm, foreach)
+
     with torch.no_grad():
+        if total_norm.is_complex():
+            return by_native()
         _ours_or_native(
             [*grads, total_norm],
             lambda: _clip_with_total_norm_(grads, max_norm, total_norm),
-            lambda: native.clip_grads_with_norm_(listed, max_norm, total_norm, foreach),
+            by_native,
         )
 
 
@@ -367,8 +386,9 @@ def clip_grad_value_(
         foreach: accepted for compatibility; there is one implementation.
 
     Raises:
-        RuntimeError: there is no gradient at all, or one can't be clamped: complex or integer, or it
-            overlaps itself in memory.
+        RuntimeError: there is no gradient at all, or one is of an integer dtype or overlaps itself
+            in memory.
+        NotImplementedError: a gradient is complex or sparse.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.zeros(3))
@@ -377,48 +397,36 @@ def clip_grad_value_(
         >>> weight.grad
         tensor([-1.0000,  0.5000,  1.0000])
     """
-    listed = _as_list(parameters)
+    listed = as_list(parameters, "parameters")
     grads = gradients_of(listed)
     clip_value = float(clip_value)
 
     def by_native() -> None:
         native.clip_grad_value_(listed, clip_value, foreach)
 
-    if not grads or math.isnan(clip_value):
+    if not grads:
         return by_native()
+    _require_writable(grads)
     for index, grad in enumerate(grads):
-        if grad.is_complex():
-            raise RuntimeError(
-                f"grads[{index}] has dtype {grad.dtype}; clamping it needs an order, "
-                "so it must be real"
+        # Native raises the same, some of it when other gradients are clamped already.
+        if grad.is_complex() or grad.layout != torch.strided:
+            raise NotImplementedError(
+                f"grads[{index}] is a {grad.dtype} tensor of layout {grad.layout}; to be clamped "
+                "it must be real and strided"
             )
 
     def ours() -> None:
-        groups = [[grads[i] for i in indices] for indices in _by_device(grads).values()]
-        if len(groups) > 1:
-            for group in groups:
-                nothing = torch.zeros((), dtype=torch.float64, device=group[0].device)
-                ops.clip_with_total_norm_(group, nothing, math.inf)
+        groups = _device_groups(grads)
+        if len(groups) > 1 or math.isnan(clip_value):
+            _check_all(groups)
+        if math.isnan(clip_value):
+            return by_native()  # everything becomes NaN
         for group in groups:
             ops.clip_grad_value_(group, clip_value)
         increment_version(grads)
 
     with torch.no_grad():
         _ours_or_native(grads, ours, by_native)
-
-
-def _require_ours(tensors: Sequence[Tensor], what: str) -> None:
-    """For functions that native does not have: what we can't do is an error that says why."""
-    first = tensors[0].device
-    for tensor in tensors:
-        if type(tensor) not in _PLAIN:
-            raise TypeError(f"{what} include a {type(tensor).__name__}; each must be a plain tensor")
-        if tensor.layout != torch.strided:
-            raise NotImplementedError(f"{what} include the layout {tensor.layout}; each must be strided")
-        if tensor.device != first:
-            raise RuntimeError(
-                f"{what} are on {first} and on {tensor.device}; they must be on one device"
-            )
 
 
 def clip_grad_norm_with_stats_(
@@ -429,20 +437,19 @@ def clip_grad_norm_with_stats_(
 ) -> tuple[Tensor, TensorStats]:
     r"""Clips like :func:`clip_grad_norm_`, and measures every gradient before clipping.
 
-    The pass over memory that the norm needs gives the statistics too (for orders 0, 2 and infinity; for
-    any other order the gradients are read once more).
+    The pass over memory that the norm needs gives the statistics too (for orders 0, 2 and infinity;
+    for any other order the gradients are read once more).
 
     Args:
-        parameters: as for :func:`clip_grad_norm_`; at least one must have a gradient, and all gradients
-            must be on one device.
+        parameters: as for :func:`clip_grad_norm_`; all gradients must be on one device.
         max_norm, norm_type, error_if_nonfinite: as for :func:`clip_grad_norm_`.
 
     Returns:
         The total norm before clipping, as :func:`clip_grad_norm_` returns it, and the
-        :class:`gradkern.TensorStats` of the gradients before clipping, without names.
+        :class:`gradkern.TensorStats` of the gradients before clipping, without names. Without any
+        gradient, 0 and no statistics.
 
     Raises:
-        ValueError: no parameter has a gradient.
         TypeError, NotImplementedError, RuntimeError: a gradient is of a kind that gradkern has no
             kernels for, or the norm is non-finite and ``error_if_nonfinite`` is set.
 
@@ -453,13 +460,16 @@ def clip_grad_norm_with_stats_(
         >>> float(total), stats.zeros.tolist(), stats.abs_max.tolist()
         (5.0, [1.0], [4.0])
     """
-    grads = _required_grads(parameters, "clip_grad_norm_with_stats_")
+    grads = _own_gradients(parameters)
     max_norm, norm_type = float(max_norm), float(norm_type)
+    if not grads:
+        return torch.tensor(0.0), tensor_stats([])
+    _require_writable(grads)
     with torch.no_grad():
         if error_if_nonfinite:
-            total = ops.total_norm(grads, norm_type)
+            total = ops.call(ops.total_norm, grads, norm_type)
             _require_finite(total, norm_type)
-        rounded, values = ops.clip_grad_norm_with_stats_(grads, max_norm, norm_type)
+        rounded, values = ops.call(ops.clip_grad_norm_with_stats_, grads, max_norm, norm_type)
         increment_version(grads)
     return rounded, TensorStats(values)
 
@@ -480,7 +490,6 @@ def clip_grad_norm_per_tensor_(
         The norms before clipping: float64, shape ``[n]`` for the n gradients, on their device.
 
     Raises:
-        ValueError: no parameter has a gradient.
         TypeError, NotImplementedError, RuntimeError: a gradient is of a kind that gradkern has no
             kernels for.
 
@@ -495,9 +504,13 @@ def clip_grad_norm_per_tensor_(
         >>> weight.grad, bias.grad
         (tensor([0.6000, 0.8000]), tensor([0.5000]))
     """
-    grads = _required_grads(parameters, "clip_grad_norm_per_tensor_")
+    grads = _own_gradients(parameters)
+    max_norm, norm_type = float(max_norm), float(norm_type)
+    if not grads:
+        return torch.empty(0, dtype=torch.float64)
+    _require_writable(grads)
     with torch.no_grad():
-        norms = ops.clip_grad_norm_per_tensor_(grads, float(max_norm), float(norm_type))
+        norms: Tensor = ops.call(ops.clip_grad_norm_per_tensor_, grads, max_norm, norm_type)
         increment_version(grads)
     return norms
 
@@ -510,20 +523,20 @@ def adaptive_clip_grad_(
 ) -> None:
     r"""Adaptive gradient clipping: each unit's gradient against the norm of its weights, in place.
 
-    A unit is one index of a parameter's first dimension (a row of a linear layer, an output channel of
-    a convolution), or the whole of a parameter with at most one dimension. Its gradient is scaled to
-    the norm :math:`\text{clip\_factor} \cdot \max(\|w\|, \text{eps})` if it is larger.
+    A unit is one index of a parameter's first dimension (a row of a linear layer, an output channel
+    of a convolution), or the whole of a parameter with at most one dimension. Its gradient is
+    scaled to the norm :math:`\text{clip\_factor} \cdot \max(\|w\|, \text{eps})` if it is larger.
 
     Args:
-        parameters: a tensor or an iterable of tensors; those without a gradient are skipped. Gradients
-            and parameters must be on one device.
+        parameters: a tensor or an iterable of tensors; those without a gradient are skipped.
+            Gradients and parameters must be on one device.
         clip_factor: the largest ratio of a unit's gradient norm to its weight norm.
         eps: the least weight norm, so that freshly zeroed units can move.
         norm_type: the order of the norms.
 
     Raises:
-        TypeError, NotImplementedError, RuntimeError: a tensor is of a kind that gradkern has no kernels
-            for.
+        TypeError, NotImplementedError, RuntimeError: a tensor is of a kind that gradkern has no
+            kernels for.
 
     Source:
         Brock, De, Smith, Simonyan, "High-Performance Large-Scale Image Recognition Without
@@ -537,21 +550,27 @@ def adaptive_clip_grad_(
         tensor([[0.0300, 0.0400],
                 [0.0150, 0.0200]])
     """
-    listed = _as_list(parameters)
+    listed = as_list(parameters, "parameters")
     grads = gradients_of(listed)
     if not grads:
         return
+    _require_writable(grads)
     updated = [parameter for parameter in listed if parameter.grad is not None]
-    _require_ours([*grads, *updated], "parameters and their gradients")
+    names = [f"parameters[{i}]" for i, p in enumerate(listed) if p.grad is not None]
+    require_kernels([*grads, *updated], [*(f"{name}.grad" for name in names), *names])
     with torch.no_grad():
         weights = [parameter.detach() for parameter in updated]
-        ops.adaptive_clip_grad_(grads, weights, float(clip_factor), float(eps), float(norm_type))
+        limits = float(clip_factor), float(eps), float(norm_type)
+        ops.call(ops.adaptive_clip_grad_, grads, weights, *limits)
         increment_version(grads)
 
 
-def _required_grads(parameters: TensorOrTensors, function: str) -> list[Tensor]:
-    grads = gradients_of(_as_list(parameters))
-    if not grads:
-        raise ValueError(f"parameters has no gradient; {function} needs at least one to measure")
-    _require_ours(grads, "the gradients of parameters")
+def _own_gradients(parameters: TensorOrTensors) -> list[Tensor]:
+    """The gradients, for a function that native does not have."""
+    listed = as_list(parameters, "parameters")
+    _warn_if_empty_generator(parameters, listed)
+    grads = gradients_of(listed)
+    require_kernels(
+        grads, [f"parameters[{i}].grad" for i, p in enumerate(listed) if p.grad is not None]
+    )
     return grads

@@ -183,10 +183,11 @@ def defer_clip_grad_norm_(
 
     Precision: norm and coefficient are float64, and the divisor is rounded once to float32, so a
     float64 gradient is clipped to a relative 6e-8 here. A coefficient below 2.9e-39 (with a scaler,
-    the scale over 3.4e38) overflows the divisor, and the finite gradients become 0.
+    2.9e-39 times its scale) overflows the divisor, and the finite gradients become 0.
 
-    The gradients are compared with those measured by identity of the first one only: changing them
-    in place between this call and the step is not noticed.
+    Whether the gradients are those that were measured is judged by the identity of the first one:
+    changing them in place between this call and the step is not noticed. Sharded gradients
+    (DTensor, as from ``fully_shard``) work; the total is a DTensor then, as native's is.
 
     Source:
         The coefficient is that of :func:`torch.nn.utils.clip_grad_norm_`; the divisor takes the way
@@ -282,7 +283,10 @@ def _scale_on_gradients(optimizer: Optimizer, scaler: GradScaler | None) -> Tens
     # get(), because indexing this defaultdict would leave an entry behind.
     state = scaler._per_optimizer_states.get(id(optimizer), {"stage": OptState.READY})
     if state["stage"] is OptState.STEPPED:
-        raise RuntimeError("defer_clip_grad_norm_() is being called after step().")
+        raise RuntimeError(
+            "defer_clip_grad_norm_() is being called after step(); it must be called before "
+            "scaler.step(optimizer)"
+        )
     return scale if state["stage"] is OptState.READY else None
 
 

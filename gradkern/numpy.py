@@ -1,7 +1,8 @@
 """The CPU kernels for NumPy arrays, without a copy and without a tensor in between.
 
-Arrays are float32, float64, float16, or bfloat16 of the ``ml_dtypes`` package. C- or Fortran-contiguous
-arrays are worked on where they are; any other layout goes through a contiguous copy.
+Arrays are float32, float64, float16, or bfloat16 of the ``ml_dtypes`` package. C- or
+Fortran-contiguous arrays are worked on where they are; any other layout goes through a contiguous
+copy.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import byte_bounds
 
-from gradkern._load import _core
+from gradkern import _core
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -58,7 +59,7 @@ def _require_changeable(arrays: Sequence[Array], argument: str) -> None:
 
 
 def _first_shared(arrays: Sequence[Array]) -> tuple[int, int] | None:
-    """Two arrays with an element in common. Only those whose extents overlap are looked at closely."""
+    """Two arrays with an element in common. Only overlapping extents are looked at closely."""
     extents = sorted((*byte_bounds(a), i) for i, a in enumerate(arrays) if a.size)
     open_extents: list[tuple[int, int]] = []
     for begin, end, index in extents:
@@ -72,7 +73,7 @@ def _first_shared(arrays: Sequence[Array]) -> tuple[int, int] | None:
 
 def _share(a: Array, b: Array) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
 
@@ -94,8 +95,8 @@ def _targets(arrays: Sequence[Array], inplace: bool, out: Sequence[Array] | None
         for other, array in enumerate(arrays):
             if other != index and np.may_share_memory(target, array) and _share(target, array):
                 raise ValueError(
-                    f"out[{index}] shares memory with arrays[{other}], which is still to be read; it "
-                    f"may only share memory with arrays[{index}]"
+                    f"out[{index}] shares memory with arrays[{other}], which is still to be read; "
+                    f"it may only share memory with arrays[{index}]"
                 )
     for target, array in zip(targets, arrays, strict=True):
         np.copyto(target, array)
@@ -152,7 +153,9 @@ def total_norm(arrays: Array | Iterable[Array], norm_type: float = 2.0) -> float
     if order < 0 or np.isinf(order):
         for index, array in enumerate(listed):
             if array.size == 0:
-                raise ValueError(f"arrays[{index}] is empty; the norm of order {order} needs an element")
+                raise ValueError(
+                    f"arrays[{index}] is empty; the norm of order {order} needs an element"
+                )
     return _core.total_norm(_readable(listed), order)
 
 
@@ -178,7 +181,8 @@ def clip_by_global_norm(
 
     Raises:
         TypeError: something is not an array, or has a dtype without kernels.
-        ValueError: an array that is to be changed in place is read-only or shares memory with another.
+        ValueError: an array that is to be changed in place is read-only or shares memory with
+            another.
 
     Example:
         >>> import gradkern.numpy

@@ -1,4 +1,4 @@
-"""Statistics and norms of tensors: one pass over each, one operator call for all, no synchronisation."""
+"""Statistics and norms of tensors: one pass, one operator call for all, no synchronisation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from gradkern import ops
-from gradkern._load import _core
+from gradkern import _core, ops
+from gradkern.tensor_lists import TensorOrTensors, as_list, require_kernels, require_tensors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,25 +27,26 @@ class TensorStats:
 
     Measured, in one pass (a complex tensor counts as its real and imaginary parts):
 
-    - ``count``: the number of elements; ``zeros``, ``nans``, ``infs``: how many of them are 0, NaN, and
-      infinite;
+    - ``count``: the number of elements; ``zeros``, ``nans``, ``infs``: how many of them are 0, NaN,
+      and infinite;
     - ``sum``, ``sum_squares``, ``abs_max``, ``abs_min_nonzero`` of the **finite** elements: NaN and
       infinity are counted, and kept out of these four. Without a finite element ``abs_max`` is 0;
       without a finite non-zero one ``abs_min_nonzero`` is infinite.
 
     Derived when asked for:
 
-    - ``norm``: the 2-norm; NaN where an element is NaN and infinite where one is infinite, as native's
-      would be for that reason;
-    - ``mean``, ``std`` (with Bessel's correction, as ``torch.std``), ``rms``: of the finite elements;
+    - ``norm``: the 2-norm; NaN where an element is NaN and infinite where one is infinite, as
+      native's would be for that reason;
+    - ``mean``, ``std`` (with Bessel's correction, as ``torch.std``), ``rms``: of the finite
+      elements;
     - ``zero_fraction``: zeros among all elements.
 
     Nothing here waits for a GPU, until a number is asked for (``.tolist()``, :meth:`to_dict`,
     :meth:`table`).
 
     Attributes:
-        values: float64, shape ``[n, 8]``, the columns in the order of ``TensorStats.columns``. All are
-            sum-, max- or min-reducible, so that shards can be combined.
+        values: float64, shape ``[n, 8]``, the columns in the order of ``TensorStats.columns``. All
+            are sum-, max- or min-reducible, so that shards can be combined.
         names: the tensors' names, or None.
 
     Example:
@@ -192,36 +193,14 @@ class TensorStats:
         return table
 
 
-def _listed(tensors: Tensor | Iterable[Tensor], argument: str) -> list[Tensor]:
-    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    for index, tensor in enumerate(listed):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"{argument}[{index}] is a {type(tensor).__name__}; it must be a torch.Tensor"
-            )
-    return listed
-
-
-def _measurable(tensors: Sequence[Tensor], names: Sequence[str]) -> None:
-    for name, tensor in zip(names, tensors, strict=True):
-        if tensor.layout != torch.strided:
-            raise NotImplementedError(f"{name} has layout {tensor.layout}; it must be torch.strided")
-        if tensor.device != tensors[0].device:
-            raise RuntimeError(
-                f"{name} is on {tensor.device}; all tensors must be on one device, "
-                f"{tensors[0].device} like {names[0]}"
-            )
-
-
-def tensor_stats(
-    tensors: Tensor | Iterable[Tensor], names: Iterable[str] | None = None
-) -> TensorStats:
+def tensor_stats(tensors: TensorOrTensors, names: Iterable[str] | None = None) -> TensorStats:
     """Measures tensors: eight statistics each, in one pass over memory and one operator call.
 
     Args:
-        tensors: a tensor or an iterable of tensors of one device: float32, float64, bfloat16, float16,
-            complex64 or complex128, of any shapes and layouts.
-        names: one name for each tensor, for :meth:`TensorStats.to_dict` and :meth:`TensorStats.table`.
+        tensors: a tensor or an iterable of tensors of one device: float32, float64, bfloat16,
+            float16, complex64 or complex128, of any shapes and layouts.
+        names: one name for each tensor, for :meth:`TensorStats.to_dict` and
+            :meth:`TensorStats.table`.
 
     Returns:
         The :class:`TensorStats`; nothing waits for a GPU.
@@ -236,28 +215,19 @@ def tensor_stats(
         >>> gradkern.tensor_stats([torch.tensor([3.0, 4.0]), torch.zeros(2)]).norm.tolist()
         [5.0, 0.0]
     """
-    listed = _listed(tensors, "tensors")
+    listed = as_list(tensors, "tensors")
+    require_tensors(listed, "tensors")
     named = None if names is None else tuple(names)
     if named is not None and len(named) != len(listed):
         raise ValueError(
-            f"names has {len(named)} entries; it must have one for each of the {len(listed)} tensors"
+            f"names has {len(named)} entries; it must have one for each of the "
+            f"{len(listed)} tensors"
         )
     if not listed:
         return TensorStats(torch.empty((0, len(COLUMNS)), dtype=torch.float64), named)
-    _measurable(listed, [f"tensors[{i}]" for i in range(len(listed))])
+    require_kernels(listed, [f"tensors[{i}]" for i in range(len(listed))])
     with torch.no_grad():
-        return TensorStats(_call(ops.tensor_stats, "tensors", listed), named)
-
-
-def _call(operator: torch._ops.OpOverload, argument: str, *arguments: object) -> Tensor:
-    try:
-        return operator(*arguments)  # type: ignore[no-any-return]
-    except (RuntimeError, NotImplementedError) as error:
-        if not ops.delegates(error):
-            raise
-        raise NotImplementedError(
-            f"{argument} include a dtype or device that gradkern has no kernels for: {error}"
-        ) from None
+        return TensorStats(ops.call(ops.tensor_stats, listed), named)
 
 
 class NormTable(Mapping[str, Tensor]):
@@ -295,13 +265,25 @@ class NormTable(Mapping[str, Tensor]):
         return dict(zip(self.names, self.norms.tolist(), strict=True))
 
 
+def _kinds(pair: object) -> str:
+    if isinstance(pair, tuple):
+        return "a tuple of " + ", ".join(type(part).__name__ for part in pair)
+    return f"a {type(pair).__name__}"
+
+
 def _named(module_or_named_tensors: ModuleOrNamedTensors) -> list[tuple[str, Tensor]]:
     if isinstance(module_or_named_tensors, torch.nn.Module):
         return list(module_or_named_tensors.named_parameters())
+    pairs: list[tuple[str, Tensor]]
     if isinstance(module_or_named_tensors, Mapping):
-        pairs: list[tuple[str, Tensor]] = list(module_or_named_tensors.items())
-    else:
+        pairs = list(module_or_named_tensors.items())
+    elif isinstance(module_or_named_tensors, Iterable):
         pairs = list(module_or_named_tensors)
+    else:
+        raise TypeError(
+            f"module_or_named_tensors is a {type(module_or_named_tensors).__name__}; it must be a "
+            "module, a mapping from names to tensors, or an iterable of such pairs"
+        )
     for index, pair in enumerate(pairs):
         if not (
             isinstance(pair, tuple)
@@ -310,8 +292,8 @@ def _named(module_or_named_tensors: ModuleOrNamedTensors) -> list[tuple[str, Ten
             and isinstance(pair[1], Tensor)
         ):
             raise TypeError(
-                f"module_or_named_tensors[{index}] is a {type(pair).__name__}; it must be a pair "
-                "of a name and a tensor, as named_parameters() gives"
+                f"module_or_named_tensors[{index}] is {_kinds(pair)}; it must be a pair of a name "
+                "and a tensor, as named_parameters() gives"
             )
     return pairs
 
@@ -324,22 +306,24 @@ def _norm_table(pairs: list[tuple[str, Tensor]], norm_type: float) -> NormTable:
     tensors = [tensor for _, tensor in pairs]
     if not tensors:
         return NormTable((), torch.empty(0, dtype=torch.float64))
-    _measurable(tensors, names)
+    require_kernels(tensors, names)
     if math.isinf(order):
         for name, tensor in pairs:
             if tensor.numel() == 0:
                 raise RuntimeError(f"{name} is empty; the norm of order inf needs an element")
     with torch.no_grad():
-        return NormTable(names, _call(ops.tensor_norms, "tensors", tensors, order))
+        return NormTable(names, ops.call(ops.tensor_norms, tensors, order))
 
 
 def grad_norms(module_or_named_tensors: ModuleOrNamedTensors, norm_type: float = 2) -> NormTable:
     """The norm of every gradient, by the parameter's name, in one operator call.
 
     Args:
-        module_or_named_tensors: a module; or a mapping from names to parameters, or an iterable of such
-            pairs. Parameters without a gradient are left out. All gradients must be on one device.
-        norm_type: the order: 0 (the number of elements that are not 0), a positive number, or infinity.
+        module_or_named_tensors: a module; or a mapping from names to parameters, or an iterable of
+            such pairs. Parameters without a gradient are left out. All gradients must be on one
+            device.
+        norm_type: the order: 0 (the number of elements that are not 0), a positive number, or
+            infinity.
 
     Returns:
         A :class:`NormTable`: float64, exact at the extremes; nothing waits for a GPU.
@@ -362,9 +346,10 @@ def param_norms(module_or_named_tensors: ModuleOrNamedTensors, norm_type: float 
     """The norm of every parameter, by name, in one operator call.
 
     Args:
-        module_or_named_tensors: a module; or a mapping from names to tensors, or an iterable of such
-            pairs. All must be on one device.
-        norm_type: the order: 0 (the number of elements that are not 0), a positive number, or infinity.
+        module_or_named_tensors: a module; or a mapping from names to tensors, or an iterable of
+            such pairs. All must be on one device.
+        norm_type: the order: 0 (the number of elements that are not 0), a positive number, or
+            infinity.
 
     Returns:
         A :class:`NormTable`: float64, exact at the extremes; nothing waits for a GPU.

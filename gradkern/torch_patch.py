@@ -52,8 +52,8 @@ class _TorchPatch:
 
     The names are the process's, so every thread sees the patch, also one that did not ask for it;
     blocks that overlap in several threads end with the last. What was taken out of the module
-    before (``from torch.nn.utils import clip_grad_norm_``), or compiled by ``torch.compile``, stays
-    what it was.
+    before (``from torch.nn.utils import clip_grad_norm_``) stays what it was. A function compiled
+    by ``torch.compile`` notices, and is compiled again.
 
     Example:
         >>> with gradkern.patch_torch():

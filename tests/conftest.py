@@ -1,4 +1,4 @@
-"""Where the kernels under test run: `backend` is the CPU, the CUDA kernels' source on the CPU, or a GPU."""
+"""Where the kernels under test run: the CPU, the CUDA kernels' source on the CPU, or a GPU."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class KernelBackend:
 def backend(request: pytest.FixtureRequest) -> Iterator[KernelBackend]:
     """Each test that takes this runs on every backend there is.
 
-    "simt": the source of the CUDA kernels, their launchers and their planning, compiled for the host and
-    run with one fiber for each CUDA thread; CPU tensors are served by it through the same operators.
+    "simt": the source of the CUDA kernels, their launchers and their planning, compiled for the
+    host and run with one fiber for each CUDA thread; CPU tensors are served by it through the same
+    operators.
     """
     name: str = request.param
     if name == "cuda":

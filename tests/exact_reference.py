@@ -1,9 +1,9 @@
 """Norms, statistics and clip factors computed exactly enough to judge the kernels.
 
-Nothing here calls a torch reduction. Elements become float64 without rounding; sums are `math.fsum`,
-which rounds once; squares and other powers are taken in extended precision and split in two float64
-halves before they are summed; roots are taken by mpmath with 60 digits. So every number below is
-right to about one unit in the last place of float64.
+Nothing here calls a torch reduction. Elements become float64 without rounding; sums are
+`math.fsum`, which rounds once; squares and other powers are taken in extended precision and split
+in two float64 halves before they are summed; roots are taken by mpmath with 60 digits. So every
+number below is right to about one unit in the last place of float64.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def norm_of_magnitudes(values: np.ndarray, order: float) -> float:
     finite = values[np.isfinite(values) & (values != 0)]
     if finite.size == 0:
         return 0.0 if order > 0 else math.inf
-    # A power of two near the element that dominates: the quotients are exact, their powers in range.
+    # A power of two near the element that dominates: quotients are exact, their powers in range.
     extreme = finite.max() if order > 0 else finite.min()
     scale = np.ldexp(np.longdouble(1), int(np.frexp(extreme)[1]))
     with mpmath.workdps(60), np.errstate(under="ignore"):

@@ -46,7 +46,9 @@ def reduction_bits(offset: int = 0) -> dict[str, list[str]]:
         # A float64 tensor beside them makes the total float64, so that every bit of it is seen.
         wide = [*tensors, torch.ones(1, dtype=torch.float64)]
         for order in ORDERS:
-            bits[f"{dtype} total of order {order}"] = hexadecimal(gradkern.get_total_norm(wide, order))
+            bits[f"{dtype} total of order {order}"] = hexadecimal(
+                gradkern.get_total_norm(wide, order)
+            )
         named = {str(i): tensor for i, tensor in enumerate(tensors)}
         for order in NAMED_ORDERS:
             norms = gradkern.param_norms(named, order).norms

@@ -1,4 +1,4 @@
-"""Runs a function of torch.nn.utils and ours on identical copies, and records all that can be seen."""
+"""Runs a function of torch.nn.utils and ours on identical copies, and records what they do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NATIVE_ULPS = {torch.float32: 4.0, torch.float64: 8.0, torch.bfloat16: 3.0, torc
 
 
 def copies_with_layout(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Copies with the same strides, storage offsets, gaps and overlaps, within and between tensors."""
+    """Copies with the same strides, offsets, gaps and overlaps, within and between tensors."""
     storages: dict[int, torch.UntypedStorage] = {}
     seen: dict[int, Tensor] = {}
 
@@ -90,7 +90,8 @@ class Outcome:
 
     def untouched(self) -> bool:
         return all(
-            storage_bytes(now) == storage_bytes(then) for now, then in zip(self.gradients, self.before, strict=True)
+            storage_bytes(now) == storage_bytes(then)
+            for now, then in zip(self.gradients, self.before, strict=True)
         )
 
 
@@ -138,7 +139,9 @@ def side_by_side(
     return outcomes[0], outcomes[1]
 
 
-def assert_same(native: Outcome, ours: Outcome, ulps: dict[torch.dtype, float] | None = None) -> None:
+def assert_same(
+    native: Outcome, ours: Outcome, ulps: dict[torch.dtype, float] | None = None
+) -> None:
     """Asserts that ours did what native did: in kind exactly, in value to `ulps`."""
     ulps = NATIVE_ULPS if ulps is None else ulps
     assert_same_exception(native, ours)

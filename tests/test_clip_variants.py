@@ -27,6 +27,7 @@ from exact_reference import (
     ulp_distance,
 )
 from side_by_side import copies_with_layout, parameters_with
+from simt.emulator import guarded_tensor, padding_is_intact
 from torch import Tensor
 
 import gradkern
@@ -83,7 +84,7 @@ def whole_storage(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
 
 
-# --- all functions on all layouts -------------------------------------------------------------------
+# --- all functions on all layouts ---------------------------------------------------------------
 
 TOTAL = 3.0
 Clip = Callable[[list[Tensor]], Any]
@@ -244,7 +245,11 @@ def test_same_tensor_twice_is_clipped_twice(backend: Any, name: str) -> None:
     clip, reference = CLIPS[name]
     for make in (lambda: normal(backend, 30), lambda: normal(backend, 6, 10)[:, ::2]):
         gradient, other = make(), normal(backend, 9, seed=1)
-        for some in ([gradient, gradient], [other, gradient, gradient], [gradient, other, gradient]):
+        for some in (
+            [gradient, gradient],
+            [other, gradient, gradient],
+            [gradient, other, gradient],
+        ):
             gradients = [g for g in copies_with_layout(some) if g is not None]
             before = components(gradients[-1])
             once = reference(gradients)[-1]
@@ -273,7 +278,9 @@ def test_views_that_share_some_elements(backend: Any, name: str) -> None:
     clip, reference = CLIPS[name]
     base = normal(backend, 600)
     first, second = base[:400], base[200:]
-    factors = [w / components(g) for g, w in zip([first, second], reference([first, second]), strict=True)]
+    factors = [
+        w / components(g) for g, w in zip([first, second], reference([first, second]), strict=True)
+    ]
     expected = components(base)
     expected[:400] *= factors[0]
     expected[200:] *= factors[1]
@@ -287,7 +294,10 @@ def test_views_that_share_some_elements(backend: Any, name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_nothing_to_clip_keeps_every_bit(backend: Any, name: str, dtype: torch.dtype) -> None:
     clip, _ = CLIPS[name]
-    gradients = [normal(backend, 500, dtype=dtype) * 1e-4, normal(backend, 6, 8, dtype=dtype)[:, ::2] * 1e-4]
+    gradients = [
+        normal(backend, 500, dtype=dtype) * 1e-4,
+        normal(backend, 6, 8, dtype=dtype)[:, ::2] * 1e-4,
+    ]
     gradients[0][3] = -0.0
     if name == "clip_grads_with_norm_":
         pytest.skip("its norm is given, and asks for clipping")
@@ -324,7 +334,29 @@ def test_gradients_without_any(name: str) -> None:
     assert parameters[0].grad is None
 
 
-# --- clip_grad_norm_ and clip_grads_with_norm_ ------------------------------------------------------
+@pytest.mark.parametrize("aligned", [None, True, False])
+@pytest.mark.parametrize("name", CLIPS)
+def test_nothing_beyond_the_end_is_read_or_written(
+    backend: Any, name: str, aligned: bool | None
+) -> None:
+    """Each gradient lies between NaNs and ends at a page whose touch ends the process."""
+    if backend.device.type == "cuda":
+        pytest.skip("compute-sanitizer watches the GPU's memory")
+    clip, reference = CLIPS[name]
+    for dtype in ALL_DTYPES:
+        if not applies(name, dtype) or (dtype == torch.complex128 and aligned is False):
+            continue
+        sizes = [*range(1, 19), 31, 33, 63, 65, 127, 257]
+        values = [normal(backend, n, dtype=dtype, seed=n) for n in sizes]
+        gradients = [guarded_tensor(v, aligned=aligned) for v in values]
+        expected = reference(values)
+        clip(parameters_with(gradients))
+        for gradient, want in zip(gradients, expected, strict=True):
+            assert ulp_distance(gradient, want) <= SCALING_ULPS[real_dtype(dtype)]
+            assert padding_is_intact(gradient)
+
+
+# --- clip_grad_norm_ and clip_grads_with_norm_ --------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
@@ -351,7 +383,9 @@ def test_special_max_norms(backend: Any, max_norm: float) -> None:
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("place", [0, 99, 4098])
-def test_values_that_are_not_finite(backend: Any, dtype: torch.dtype, value: float, place: int) -> None:
+def test_values_that_are_not_finite(
+    backend: Any, dtype: torch.dtype, value: float, place: int
+) -> None:
     gradients = [normal(backend, 4099, dtype=dtype), normal(backend, 40, dtype=dtype, seed=1)]
     gradients[0][place] = value
     total = gradkern.clip_grad_norm_(parameters_with(gradients), 1.0)
@@ -387,13 +421,16 @@ def test_norm_then_clip_is_clip(backend: Any) -> None:
     assert all(same_bits(g, c) for g, c in zip(gradients, copies, strict=True))
 
 
-# --- clip_grad_norm_with_stats_ ---------------------------------------------------------------------
+# --- clip_grad_norm_with_stats_ -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", [0, 0.5, 1, 2, 3.5, INF, "inf", -1])
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 def test_with_stats_is_stats_and_then_clip(backend: Any, dtype: torch.dtype, order: Any) -> None:
-    gradients = [normal(backend, 700, dtype=dtype), normal(backend, 6, 8, dtype=dtype, seed=1)[:, ::2]]
+    gradients = [
+        normal(backend, 700, dtype=dtype),
+        normal(backend, 6, 8, dtype=dtype, seed=1)[:, ::2],
+    ]
     gradients[0][::5] = 0
     gradients[1][0, 0] = -0.0
     copies = [g for g in copies_with_layout(gradients) if g is not None]
@@ -416,15 +453,19 @@ def test_with_stats_counts_what_is_not_finite(backend: Any, order: float) -> Non
         assert stats.nans.tolist() == [1.0 if math.isnan(value) else 0.0, 0.0]
         assert stats.infs.tolist() == [0.0 if math.isnan(value) else 1.0, 0.0]
         gradkern.clip_grad_norm_(parameters_with(copies), 1.0, order)
-        assert all(torch.equal(g.isnan(), c.isnan()) for g, c in zip(gradients, copies, strict=True))
+        assert all(
+            torch.equal(g.isnan(), c.isnan()) for g, c in zip(gradients, copies, strict=True)
+        )
 
 
 def test_with_stats_error_if_nonfinite_touches_nothing(backend: Any) -> None:
     gradients = [normal(backend, 300) * 10, normal(backend, 20, seed=1)]
     gradients[1][3] = INF
     before = [g.clone() for g in gradients]
-    with pytest.raises(RuntimeError, match="The total norm of order 2.0 for gradients"):
-        gradkern.clip_grad_norm_with_stats_(parameters_with(gradients), 1.0, error_if_nonfinite=True)
+    with pytest.raises(RuntimeError, match=r"The total norm of order 2\.0 for gradients"):
+        gradkern.clip_grad_norm_with_stats_(
+            parameters_with(gradients), 1.0, error_if_nonfinite=True
+        )
     assert all(same_bits(g, b) for g, b in zip(gradients, before, strict=True))
     gradients = [torch.full((3,), 60000.0, dtype=torch.float16, device=backend.device)]
     total, _ = gradkern.clip_grad_norm_with_stats_(
@@ -448,7 +489,7 @@ def test_with_stats_skips_parameters_without_gradients(backend: Any) -> None:
     assert stats.count.tolist() == [5, 7]
 
 
-# --- clip_grad_norm_per_tensor_ ---------------------------------------------------------------------
+# --- clip_grad_norm_per_tensor_ -----------------------------------------------------------------
 
 
 def keras_clipnorm(values: np.ndarray, clipnorm: float) -> np.ndarray:
@@ -506,7 +547,9 @@ def test_per_tensor_keeps_one_tensors_nan_to_itself(backend: Any) -> None:
 def test_per_tensor_at_the_extremes(backend: Any) -> None:
     gradients = [torch.full((500,), v, device=backend.device) for v in (1e19, 1e38, 1e-26)]
     norms = gradkern.clip_grad_norm_per_tensor_(parameters_with(gradients), 1.0)
-    assert norms.tolist() == pytest.approx([1e19 * 500**0.5, 1e38 * 500**0.5, 1e-26 * 500**0.5], rel=1e-6)
+    assert norms.tolist() == pytest.approx(
+        [1e19 * 500**0.5, 1e38 * 500**0.5, 1e-26 * 500**0.5], rel=1e-6
+    )
     for gradient, length in zip(gradients, (1.0, 1.0, 1e-26 * 500**0.5), strict=True):
         assert exact_norm(gradient) == pytest.approx(length, rel=1e-5)
 
@@ -517,7 +560,7 @@ def test_per_tensor_of_no_gradients() -> None:
     assert norms.dtype == torch.float64
 
 
-# --- adaptive_clip_grad_ ----------------------------------------------------------------------------
+# --- adaptive_clip_grad_ ------------------------------------------------------------------------
 
 
 def timm_unitwise_norm(x: Tensor, norm_type: float = 2.0) -> Tensor:
@@ -539,8 +582,20 @@ def timm_adaptive_clip_grad(
 
 
 def agc_parameters(backend: Any, dtype: torch.dtype, scale: float = 0.02) -> list[Tensor]:
-    """Weights and gradients of a network: some units to clip, some not, one of zeros, one frozen."""
-    shapes = [(16, 7), (5, 3, 3, 3), (9,), (), (4, 1), (1, 30), (2, 3, 4), (3, 0), (0, 3), (0,), (6, 600)]
+    """Weights and gradients: some units to clip, some not, one of zeros, one parameter frozen."""
+    shapes = [
+        (16, 7),
+        (5, 3, 3, 3),
+        (9,),
+        (),
+        (4, 1),
+        (1, 30),
+        (2, 3, 4),
+        (3, 0),
+        (0, 3),
+        (0,),
+        (6, 600),
+    ]
     parameters = []
     for i, shape in enumerate(shapes):
         parameter = normal(backend, *shape, dtype=dtype, seed=2 * i).requires_grad_()
@@ -557,7 +612,9 @@ def agc_parameters(backend: Any, dtype: torch.dtype, scale: float = 0.02) -> lis
 
 
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
-@pytest.mark.parametrize(("clip_factor", "eps"), [(0.01, 1e-3), (0.1, 1e-2), (1e-4, 1e-3), (10.0, 1e-3)])
+@pytest.mark.parametrize(
+    ("clip_factor", "eps"), [(0.01, 1e-3), (0.1, 1e-2), (1e-4, 1e-3), (10.0, 1e-3)]
+)
 def test_adaptive_is_timms_formula(
     backend: Any, dtype: torch.dtype, clip_factor: float, eps: float
 ) -> None:
@@ -635,7 +692,9 @@ def test_adaptive_many_parameters_and_units(backend: Any) -> None:
 def test_adaptive_of_large_units(backend: Any) -> None:
     size = 50_001 if backend.name != "simt" else 4001
     parameter = normal(backend, 3, size).requires_grad_()
-    parameter.grad = normal(backend, 3, size, seed=1) * torch.tensor([[1.0], [1e-4], [0.1]], device=backend.device)
+    parameter.grad = normal(backend, 3, size, seed=1) * torch.tensor(
+        [[1.0], [1e-4], [0.1]], device=backend.device
+    )
     expected = timm_adaptive_clip_grad(parameter, parameter.grad, 0.01, 1e-3)
     gradkern.adaptive_clip_grad_([parameter])
     assert ulp_distance(parameter.grad, expected) <= SCALING_ULPS[torch.float32]
@@ -657,7 +716,7 @@ def test_adaptive_of_no_gradients() -> None:
     gradkern.adaptive_clip_grad_([torch.nn.Parameter(torch.ones(3))])
 
 
-# --- clip_grad_value_ -------------------------------------------------------------------------------
+# --- clip_grad_value_ ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", REAL_DTYPES, ids=str)
@@ -665,7 +724,9 @@ def test_adaptive_of_no_gradients() -> None:
 def test_clip_value_is_natives_bit_for_bit(backend: Any, dtype: torch.dtype, bound: float) -> None:
     gradients = [normal(backend, n, dtype=dtype, seed=n) for n in (1, 7, 64, 1000)]
     gradients.append(
-        torch.tensor([3.0, -0.5, NAN, INF, -INF, 0.0, -0.0, 1e-40], dtype=dtype, device=backend.device)
+        torch.tensor(
+            [3.0, -0.5, NAN, INF, -INF, 0.0, -0.0, 1e-40], dtype=dtype, device=backend.device
+        )
     )
     copies = [g.clone() for g in gradients]
     gradkern.clip_grad_value_(parameters_with(gradients), bound)

@@ -1,4 +1,4 @@
-"""Some of the random argument combinations of fuzz_arguments.py; the script runs any number of them."""
+"""Some of the random argument combinations of fuzz_arguments.py, which runs any number of them."""
 
 from __future__ import annotations
 

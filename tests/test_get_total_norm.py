@@ -1,4 +1,4 @@
-"""get_total_norm against exact references, at its extremes, and bit for bit under other conditions."""
+"""get_total_norm against exact references, at its extremes, and its bits in other conditions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def allowed_ulps(dtype: torch.dtype, order: float) -> float:
     return 45 if order in (0, 1, 2, INF, -INF) else 450
 
 
-# --- values -----------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", FINITE_ORDERS)
@@ -71,7 +71,9 @@ def test_value_of_widely_spread_magnitudes(backend: Any, dtype: torch.dtype, ord
 
 
 @pytest.mark.parametrize("order", [1, 2, 3.5, INF, -INF, 0])
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 129, 257, 1023, 1025])
+@pytest.mark.parametrize(
+    "size", [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 129, 257, 1023, 1025]
+)
 def test_value_at_every_remainder(backend: Any, size: int, order: float) -> None:
     if size == 0 and math.isinf(order):
         with pytest.raises(RuntimeError):
@@ -91,7 +93,11 @@ def test_every_element_counts(backend: Any) -> None:
             for place in range(size):
                 tensor[place] = -3.0
                 for order in (2, INF):
-                    assert gradkern.get_total_norm([tensor], order).item() == 3.0, (dtype, size, place)
+                    assert gradkern.get_total_norm([tensor], order).item() == 3.0, (
+                        dtype,
+                        size,
+                        place,
+                    )
                 tensor[place] = 0.0
 
 
@@ -99,7 +105,9 @@ def test_every_element_counts(backend: Any) -> None:
 def test_string_and_nan_orders(backend: Any, dtype: torch.dtype) -> None:
     tensors = [normal(backend, 40, dtype=dtype)]
     assert same_bits(gradkern.get_total_norm(tensors, "inf"), gradkern.get_total_norm(tensors, INF))
-    assert same_bits(gradkern.get_total_norm(tensors, "-inf"), gradkern.get_total_norm(tensors, -INF))
+    assert same_bits(
+        gradkern.get_total_norm(tensors, "-inf"), gradkern.get_total_norm(tensors, -INF)
+    )
     assert same_bits(gradkern.get_total_norm(tensors, "2"), gradkern.get_total_norm(tensors))
     assert math.isnan(gradkern.get_total_norm(tensors, NAN).item())
 
@@ -107,7 +115,9 @@ def test_string_and_nan_orders(backend: Any, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("order", [0.5, 1, 2, 3.5, INF])
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 @pytest.mark.parametrize("place", [0, 70, 1999])
-def test_values_that_are_not_finite(backend: Any, dtype: torch.dtype, order: float, place: int) -> None:
+def test_values_that_are_not_finite(
+    backend: Any, dtype: torch.dtype, order: float, place: int
+) -> None:
     for value, expected in ((INF, INF), (-INF, INF), (NAN, NAN)):
         tensor = normal(backend, 2000, dtype=dtype)
         tensor[place] = value
@@ -117,7 +127,7 @@ def test_values_that_are_not_finite(backend: Any, dtype: torch.dtype, order: flo
     assert math.isnan(gradkern.get_total_norm([tensor], order).item())
 
 
-# --- extremes ---------------------------------------------------------------------------------------
+# --- extremes -----------------------------------------------------------------------------------
 
 MAX = torch.finfo(torch.float32).max
 
@@ -141,7 +151,8 @@ def test_extremes_of_float32(backend: Any, dtype: torch.dtype, value: float, ord
 @pytest.mark.parametrize("order", [0.5, 1, 2, 3.5, INF, -2])
 def test_smallest_and_largest_together(backend: Any, order: float) -> None:
     tensors = [
-        torch.full((100,), value, device=backend.device) for value in (1e-45, 1e30, 1.0, 1e-26, 1e19)
+        torch.full((100,), value, device=backend.device)
+        for value in (1e-45, 1e30, 1.0, 1e-26, 1e19)
     ]
     for some in (tensors, tensors[::-1]):
         assert ulp_distance(gradkern.get_total_norm(some, order), exact_norm(some, order)) <= 1
@@ -153,7 +164,9 @@ def test_smallest_and_largest_together(backend: Any, order: float) -> None:
 def test_extremes_of_float16(backend: Any, order: float) -> None:
     for value in (6e-8, 6e-5, 60000.0):
         tensor = torch.full((3,), value, dtype=torch.float16, device=backend.device)
-        assert ulp_distance(gradkern.get_total_norm([tensor], order), exact_norm(tensor, order)) <= 1
+        assert (
+            ulp_distance(gradkern.get_total_norm([tensor], order), exact_norm(tensor, order)) <= 1
+        )
 
 
 @pytest.mark.parametrize("value", [1e-150, 1e-149, 1e149, 1e150])
@@ -201,7 +214,7 @@ def test_a_million_16_bit_values(backend: Any, dtype: torch.dtype) -> None:
 
 
 def test_more_than_two_to_the_31_elements() -> None:
-    """The untouched pages of a zero array all map to one page: this needs 4 GiB of addresses only."""
+    """The untouched pages of a zero array map to one page: this needs only 4 GiB of addresses."""
     size = 2**31 + 4099
     try:
         array = np.zeros(size, dtype=np.int16)
@@ -217,11 +230,13 @@ def test_more_than_two_to_the_31_elements() -> None:
     assert stats.norm.item() == math.sqrt(12)
 
 
-# --- lists of tensors -------------------------------------------------------------------------------
+# --- lists of tensors ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", [0, 1, 2, 3.5, INF])
-def test_grouping_and_order_of_float64_change_the_last_bits_at_most(backend: Any, order: float) -> None:
+def test_grouping_and_order_of_float64_change_the_last_bits_at_most(
+    backend: Any, order: float
+) -> None:
     whole = normal(backend, 5000, dtype=torch.float64)
     expected = exact_norm(whole, order)
     for sizes in ([5000], [1] * 100 + [4900], [4900] + [1] * 100, [625] * 8, [2047, 2953]):
@@ -245,7 +260,9 @@ def test_ten_thousand_tensors(backend: Any, order: float) -> None:
 
 
 def test_mixed_dtypes(backend: Any) -> None:
-    tensors = [normal(backend, 100 + i, dtype=dtype, seed=i) for i, dtype in enumerate(ALL_DTYPES * 2)]
+    tensors = [
+        normal(backend, 100 + i, dtype=dtype, seed=i) for i, dtype in enumerate(ALL_DTYPES * 2)
+    ]
     for order in (1, 2, 3.5, INF, -1):
         total = gradkern.get_total_norm(tensors, order)
         assert total.dtype == torch.float64
@@ -307,7 +324,7 @@ def test_total_is_its_own_tensor(backend: Any) -> None:
     assert first.item() == value
 
 
-# --- the same bits under other conditions -----------------------------------------------------------
+# --- the same bits under other conditions -------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

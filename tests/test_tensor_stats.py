@@ -92,17 +92,24 @@ def assert_statistics(stats: gradkern.TensorStats, tensors: list[Tensor]) -> Non
             got = getattr(stats, name)[i].item()
             right = want[name]
             if math.isnan(right) or math.isinf(right):
-                assert got == right or (math.isnan(got) and math.isnan(right)), (i, name, got, right)
+                assert got == right or (math.isnan(got) and math.isnan(right)), (
+                    i,
+                    name,
+                    got,
+                    right,
+                )
             else:
                 assert abs(got - right) <= slack.get(name, 0.0), (i, name, got, right)
 
 
-# --- the numbers ------------------------------------------------------------------------------------
+# --- the numbers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
 def test_against_the_reference(backend: Any, dtype: torch.dtype) -> None:
-    tensors = [normal(backend, n, dtype=dtype, seed=n) for n in (1, 2, 3, 8, 17, 65, 255, 1000, 4097)]
+    tensors = [
+        normal(backend, n, dtype=dtype, seed=n) for n in (1, 2, 3, 8, 17, 65, 255, 1000, 4097)
+    ]
     for tensor in tensors[3:]:
         tensor[1::3] = 0
         tensor[2] = -0.0
@@ -333,7 +340,7 @@ def test_statistics_stay_what_they_were(backend: Any) -> None:
     assert first.mean.item() == 1, "derived lazily, from the statistics of then"
 
 
-# --- names and forms --------------------------------------------------------------------------------
+# --- names and forms ----------------------------------------------------------------------------
 
 
 def test_a_single_tensor_and_a_generator(backend: Any) -> None:
@@ -390,7 +397,7 @@ def test_repr_does_not_print_every_number() -> None:
     assert len(repr(stats)) < 20_000
 
 
-# --- norms by name ----------------------------------------------------------------------------------
+# --- norms by name ------------------------------------------------------------------------------
 
 
 class Network(nn.Module):

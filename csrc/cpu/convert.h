@@ -26,9 +26,7 @@ using DoubleBatch = Pack<double>::Batch;
 #if defined(__AVX512F__)
 
 inline DoubleBatch widen(const float* from) { return _mm512_cvtps_pd(_mm256_loadu_ps(from)); }
-inline DoubleBatch widen_low(FloatBatch x) {
-  return _mm512_cvtps_pd(_mm512_castps512_ps256(x));
-}
+inline DoubleBatch widen_low(FloatBatch x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
 inline DoubleBatch widen_high(FloatBatch x) {
   return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
 }
@@ -49,8 +47,7 @@ inline void store_upper_halves(__m512i bits, BFloat16* to) {
 inline void store_float(FloatBatch x, BFloat16* to) {
   const __m512i bits = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded =
-      _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   store_upper_halves(_mm512_mask_mov_epi32(rounded, nan, _mm512_set1_epi32(0x7fc00000)), to);
 }
@@ -63,9 +60,7 @@ inline void store_float(FloatBatch x, Float16* to) {
 
 inline DoubleBatch widen(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
 inline DoubleBatch widen_low(FloatBatch x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
-inline DoubleBatch widen_high(FloatBatch x) {
-  return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
-}
+inline DoubleBatch widen_high(FloatBatch x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
 inline FloatBatch narrow(DoubleBatch low, DoubleBatch high) {
   return _mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low));
 }
@@ -79,18 +74,16 @@ inline FloatBatch load_float(const Float16* from) {
 inline void store_float(FloatBatch x, BFloat16* to) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded =
-      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-  const __m256i kept = _mm256_srli_epi32(
-      _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc00000), nan), 16);
+  const __m256i kept =
+      _mm256_srli_epi32(_mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc00000), nan), 16);
   _mm_storeu_si128(
       reinterpret_cast<__m128i*>(to),
       _mm_packus_epi32(_mm256_castsi256_si128(kept), _mm256_extracti128_si256(kept, 1)));
 }
 inline void store_float(FloatBatch x, Float16* to) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
-                   _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 
 #elif defined(__SSE4_2__)
@@ -109,17 +102,17 @@ inline __m128i load_four(const void* from) {
 inline FloatBatch load_float(const BFloat16* from) {
   return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(load_four(from)), 16));
 }
-// Without F16C: the exponent and mantissa moved into place and multiplied by 2^112, which also makes
-// subnormals right; infinities and NaN get their exponent back. (Giesen, "Float->half and half->float
-// conversions", 2012.)
+// Without F16C: the exponent and mantissa moved into place and multiplied by 2^112, which also
+// makes subnormals right; infinities and NaN get their exponent back. (Giesen, "Float->half and
+// half->float conversions", 2012.)
 inline FloatBatch load_float(const Float16* from) {
   const __m128i half = _mm_cvtepu16_epi32(load_four(from));
   const __m128i sign = _mm_slli_epi32(_mm_and_si128(half, _mm_set1_epi32(0x8000)), 16);
   const __m128i moved = _mm_slli_epi32(_mm_and_si128(half, _mm_set1_epi32(0x7fff)), 13);
   const __m128i special = _mm_cmpgt_epi32(moved, _mm_set1_epi32(0x0f7fffff));
   const __m128 scaled = _mm_mul_ps(_mm_castsi128_ps(moved), _mm_set1_ps(0x1p112f));
-  const __m128i magnitude = _mm_or_si128(
-      _mm_castps_si128(scaled), _mm_and_si128(special, _mm_set1_epi32(0x7f800000)));
+  const __m128i magnitude =
+      _mm_or_si128(_mm_castps_si128(scaled), _mm_and_si128(special, _mm_set1_epi32(0x7f800000)));
   return _mm_castsi128_ps(_mm_or_si128(magnitude, sign));
 }
 inline void store_four(__m128i bits32, void* to) {
@@ -132,19 +125,19 @@ inline void store_float(FloatBatch x, BFloat16* to) {
   const __m128i nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
   store_four(_mm_srli_epi32(_mm_blendv_epi8(rounded, _mm_set1_epi32(0x7fc00000), nan), 16), to);
 }
-// The reverse, by letting the adder round: a magnitude below the normal range is added to 0.5, whose
-// last bit is float16's smallest subnormal; a normal one is rounded to nearest even in integers.
+// The reverse, by letting the adder round: a magnitude below the normal range is added to 0.5,
+// whose last bit is float16's smallest subnormal; a normal one is rounded to nearest even in
+// integers.
 inline void store_float(FloatBatch x, Float16* to) {
   const __m128i bits = _mm_castps_si128(x);
   const __m128i sign = _mm_and_si128(bits, _mm_set1_epi32(static_cast<int>(0x80000000u)));
   const __m128i magnitude = _mm_xor_si128(bits, sign);
-  const __m128i subnormal = _mm_sub_epi32(
-      _mm_castps_si128(_mm_add_ps(_mm_castsi128_ps(magnitude), _mm_set1_ps(0.5f))),
-      _mm_set1_epi32(0x3f000000));
+  const __m128i subnormal =
+      _mm_sub_epi32(_mm_castps_si128(_mm_add_ps(_mm_castsi128_ps(magnitude), _mm_set1_ps(0.5f))),
+                    _mm_set1_epi32(0x3f000000));
   const __m128i odd = _mm_and_si128(_mm_srli_epi32(magnitude, 13), _mm_set1_epi32(1));
   const __m128i normal = _mm_srli_epi32(
-      _mm_add_epi32(_mm_add_epi32(magnitude, odd),
-                    _mm_set1_epi32(static_cast<int>(0xc8000fffu))),
+      _mm_add_epi32(_mm_add_epi32(magnitude, odd), _mm_set1_epi32(static_cast<int>(0xc8000fffu))),
       13);
   const __m128i is_nan = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x7f800000));
   const __m128i overflows = _mm_cmpgt_epi32(magnitude, _mm_set1_epi32(0x477fefff));
@@ -207,9 +200,8 @@ struct Elements {
 
 inline Elements<float> load(const float* from) {
   // The float64 copies are converted from memory, not from the register: one instruction each.
-  return {Pack<float>::load(from), Pack<double>::generate([&](int i) {
-            return widen(from + i * Pack<double>::kWidth);
-          })};
+  return {Pack<float>::load(from),
+          Pack<double>::generate([&](int i) { return widen(from + i * Pack<double>::kWidth); })};
 }
 inline Elements<double> load(const double* from) {
   const Pack<double> x = Pack<double>::load(from);
@@ -217,8 +209,8 @@ inline Elements<double> load(const double* from) {
 }
 template <class Half>
 inline Elements<float> load_half(const Half* from) {
-  const Pack<float> x = Pack<float>::generate(
-      [&](int i) { return load_float(from + i * Pack<float>::kWidth); });
+  const Pack<float> x =
+      Pack<float>::generate([&](int i) { return load_float(from + i * Pack<float>::kWidth); });
   return {x, widen(x)};
 }
 inline Elements<float> load(const BFloat16* from) { return load_half(from); }

@@ -74,8 +74,8 @@ void segment_norms(const Launch& launch, TensorSpans tensors, double order, doub
 void write_total(const double* norms, int64_t count, double order, const TotalNorm& total) {
   for_order(order, [&](auto formula, Reduction) {
     using Formula = decltype(formula);
-    const auto partial = formulas::norms_of_norms<Formula>(
-        [&](int64_t i) { return norms[i]; }, 0, 1, count, order);
+    const auto partial =
+        formulas::norms_of_norms<Formula>([&](int64_t i) { return norms[i]; }, 0, 1, count, order);
     *total.value = Formula::norm(partial, order);
   });
   if (total.rounded != nullptr) round_scalar(*total.value, total.rounded, total.dtype);
@@ -96,17 +96,17 @@ void norms(const Launch& launch, TensorSpans tensors, double order, double* norm
 void statistics(const Launch& launch, TensorSpans tensors, double* statistics, double order,
                 double* norms, const TotalNorm* total) {
   using Formula = formulas::Statistics;
-  reduce_segments<Formula>(
-      launch, tensors, Reduction::kStatistics, 0,
-      [&](int64_t tensor, int64_t segment, const auto& partial) {
-        double* row = statistics + tensor * kStatisticCount;
-        const double numel = static_cast<double>(tensors[tensor].numel);
-        row[kCount] = numel;
-        for (int field = 0; field < Formula::kFields; field++) {
-          row[kCount + 1 + field] = partial.value[field];
-        }
-        if (norms != nullptr) norms[segment] = Formula::norm(partial, numel, order);
-      });
+  reduce_segments<Formula>(launch, tensors, Reduction::kStatistics, 0,
+                           [&](int64_t tensor, int64_t segment, const auto& partial) {
+                             double* row = statistics + tensor * kStatisticCount;
+                             const double numel = static_cast<double>(tensors[tensor].numel);
+                             row[kCount] = numel;
+                             for (int field = 0; field < Formula::kFields; field++) {
+                               row[kCount + 1 + field] = partial.value[field];
+                             }
+                             if (norms != nullptr)
+                               norms[segment] = Formula::norm(partial, numel, order);
+                           });
   if (total != nullptr) write_total(norms, tensors.size, order, *total);
 }
 
@@ -148,8 +148,8 @@ size_t workspace(TensorSpans) { return 0; }
 }  // namespace
 
 const Backend& backend() {
-  static const Backend table{kBackendVersion, "cpu", unavailable, workspace, norms,
-                             statistics,      clip,  clamp};
+  static const Backend table{kBackendVersion, "cpu",      unavailable, workspace,
+                             norms,           statistics, clip,        clamp};
   return table;
 }
 

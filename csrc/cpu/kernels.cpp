@@ -1,5 +1,5 @@
-// The inner loops of one instruction set. CMake compiles this file once for each, with its flags and
-// with GRADKERN_ISA naming its namespace.
+// The inner loops of one instruction set. CMake compiles this file once for each, with its flags
+// and with GRADKERN_ISA naming its namespace.
 
 #include "cpu/kernels.h"
 
@@ -158,8 +158,8 @@ void reduce_statistics(const void* data, int64_t n, double, double* partial) {
 
 // ---- elementwise, in place -------------------------------------------------------------------
 
-// Applies `map` (from a loaded element pack to the pack to store) to n elements; the last few through
-// a padded copy, so that every element takes the same arithmetic wherever it lies.
+// Applies `map` (from a loaded element pack to the pack to store) to n elements; the last few
+// through a padded copy, so that every element takes the same arithmetic wherever it lies.
 template <class T, class Map>
 inline void map_in_place(T* data, int64_t n, Map map) {
   int64_t i = 0;

@@ -4,8 +4,8 @@
 // set, so its bits do not depend on the machine. Operators and the vocabulary of formulas/scalar.h
 // are overloaded for packs here, once.
 //
-// This header, and all that includes it, is compiled once for each instruction set, into a namespace
-// of its own: two builds of one inline function must never be merged by the linker.
+// This header, and all that includes it, is compiled once for each instruction set, into a
+// namespace of its own: two builds of one inline function must never be merged by the linker.
 #pragma once
 
 #include <array>
@@ -122,8 +122,7 @@ inline Pack<T> smaller(const Pack<T>& a, const Pack<T>& b) {
 }
 inline Pack<double> add_exact_product(const Pack<double>& a, const Pack<double>& b,
                                       const Pack<double>& c) {
-  return Pack<double>::generate(
-      [&](int i) { return xsimd::fma(a.part[i], b.part[i], c.part[i]); });
+  return Pack<double>::generate([&](int i) { return xsimd::fma(a.part[i], b.part[i], c.part[i]); });
 }
 // The C library's pow, lane by lane: the same bits on every instruction set.
 inline Pack<double> power(const Pack<double>& base, double exponent) {

@@ -22,7 +22,8 @@ inline uint16_t round_to_float16(float x) {
   const float magnitude = std::fabs(x);
   if (x != x) return sign | 0x7e00;
   if (magnitude >= 65520.0f) return sign | 0x7c00;
-  if (magnitude < 0x1p-14f) return sign | static_cast<uint16_t>(std::nearbyint(magnitude * 0x1p24f));
+  if (magnitude < 0x1p-14f)
+    return sign | static_cast<uint16_t>(std::nearbyint(magnitude * 0x1p24f));
   const uint32_t bits = std::bit_cast<uint32_t>(magnitude);
   return sign | static_cast<uint16_t>((bits - 0x38000000u + 0xfff + ((bits >> 13) & 1)) >> 13);
 }

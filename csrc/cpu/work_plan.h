@@ -1,8 +1,8 @@
 // How a list of tensors is cut into chunks, and chunks into tasks for threads.
 //
-// The chunks depend on the tensors alone, never on the number of threads, so neither do the results:
-// every chunk has a place of its own for its partial result. Tasks are contiguous runs of chunks of
-// about equal cost.
+// The chunks depend on the tensors alone, never on the number of threads, so neither do the
+// results: every chunk has a place of its own for its partial result. Tasks are contiguous runs of
+// chunks of about equal cost.
 #pragma once
 
 #include <algorithm>
@@ -19,12 +19,12 @@ inline constexpr int64_t kChunk = 16384;
 // One chunk: elements [begin, begin + size) of the tensor's `segment`th segment.
 struct Chunk {
   int64_t tensor;
-  int64_t segment;        // within the tensor
-  int64_t chunk;          // within the segment
-  int64_t begin;          // within the tensor
+  int64_t segment;  // within the tensor
+  int64_t chunk;    // within the segment
+  int64_t begin;    // within the tensor
   int64_t size;
-  int64_t global_chunk;   // over the whole list
-  int64_t global_segment; // over the whole list
+  int64_t global_chunk;    // over the whole list
+  int64_t global_segment;  // over the whole list
 };
 
 class WorkPlan {

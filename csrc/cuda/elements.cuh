@@ -63,7 +63,9 @@ template <class T>
 using NarrowOf = decltype(narrow(T()));
 
 // Rounded once from float64, but for the 16-bit types, which round from float32 as torch does.
-__device__ __forceinline__ void round_to(double value, float& to) { to = static_cast<float>(value); }
+__device__ __forceinline__ void round_to(double value, float& to) {
+  to = static_cast<float>(value);
+}
 __device__ __forceinline__ void round_to(double value, double& to) { to = value; }
 __device__ __forceinline__ void round_to(double value, __nv_bfloat16& to) {
   to = __float2bfloat16_rn(static_cast<float>(value));

@@ -1,5 +1,5 @@
-// In-place scaling by a clip factor, and clamping, of reals (complex tensors come as pairs). Bytes moved: each element read once and written
-// once; nothing at all where the factor is 1.
+// In-place scaling by a clip factor, and clamping, of reals (complex tensors come as pairs). Bytes
+// moved: each element read once and written once; nothing at all where the factor is 1.
 #pragma once
 
 #include "backend.h"
@@ -13,8 +13,8 @@
 
 namespace gradkern::cuda {
 
-// The tensors of a launch: a table in the kernel's own parameters, or one that a reduction left in the
-// workspace, which serves any number of tensors.
+// The tensors of a launch: a table in the kernel's own parameters, or one that a reduction left in
+// the workspace, which serves any number of tensors.
 struct InParameters {
   TableEntry table[kTableCapacity];
   __device__ const TableEntry* entries() const { return table; }
@@ -42,9 +42,8 @@ __device__ __forceinline__ double clip_factor(const Clip& clip, int64_t index) {
     case ClipRule::kEachNorm:
       return formulas::each_norm_factor(__ldcg(clip.norm + index), clip.max_norm);
     case ClipRule::kWeightNorm:
-      return formulas::weight_norm_factor(__ldcg(clip.norm + index),
-                                          __ldcg(clip.weight_norm + index), clip.max_norm,
-                                          clip.eps);
+      return formulas::weight_norm_factor(
+          __ldcg(clip.norm + index), __ldcg(clip.weight_norm + index), clip.max_norm, clip.eps);
   }
   return 1;
 }
@@ -65,8 +64,7 @@ __global__ void __launch_bounds__(kThreads)
     piece = find_piece(p.tensors.entries(), p.count, p.chunk, p.first_unit);
   } else {
     piece = find_piece(p.tensors.entries(), p.count, p.chunk, p.first_unit);
-    const int64_t index =
-        p.by_segment ? p.first_block + blockIdx.x : p.first_tensor + piece.tensor;
+    const int64_t index = p.by_segment ? p.first_block + blockIdx.x : p.first_tensor + piece.tensor;
     if (threadIdx.x == 0) factor = clip_factor(clip, index);
     factor = broadcast<Factor>(factor);
     if (factor == 1) return;

@@ -45,8 +45,8 @@ struct PlannedLaunch {
   int64_t first_block;  // the launch's first block, counted over the whole plan
 };
 
-// Tensors as blocks: one block for each chunk of a whole tensor, or, where segments are smaller than
-// their tensor, one block for each segment, whatever its length.
+// Tensors as blocks: one block for each chunk of a whole tensor, or, where segments are smaller
+// than their tensor, one block for each segment, whatever its length.
 class LaunchPlan {
  public:
   LaunchPlan(TensorSpans tensors, const LaunchLimits& limits);

@@ -1,7 +1,7 @@
 // What kernels and launchers need of their platform, for nvcc and for a host compiler.
 //
-// The same kernel source runs on a GPU and, one fiber per thread, on the CPU (tests/simt). This header
-// holds everything that differs between the two.
+// The same kernel source runs on a GPU and, one fiber per thread, on the CPU (tests/simt). This
+// header holds everything that differs between the two.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ using KernelParameter = const T;
 
 // An array of the block's shared memory, one for each Tag.
 template <class Tag, class T, int N>
-__device__ T (&shared_array())[N] {
+__device__ T (&shared_array()) [N] {
   __shared__ T storage[N];
   return storage;
 }
@@ -84,9 +84,10 @@ template <class T>
 using KernelParameter = const T&;
 
 template <class Tag, class T, int N>
-T (&shared_array())[N] {
+T (&shared_array())
+[N] {
   static char key;
-  return *static_cast<T (*)[N]>(simt::shared_static(&key, sizeof(T) * N, __PRETTY_FUNCTION__));
+  return *static_cast<T(*)[N]>(simt::shared_static(&key, sizeof(T) * N, __PRETTY_FUNCTION__));
 }
 
 template <class... Parameters, class... Arguments>

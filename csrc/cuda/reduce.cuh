@@ -1,8 +1,8 @@
 // Norms and statistics: one block for each chunk, the last block of a tensor merges its chunks, the
 // last of all tensors makes the total norm. Bytes moved: each element once.
 //
-// Every merge runs in an order given by indices, and partial results have places of their own, so the
-// bits do not depend on which block comes last.
+// Every merge runs in an order given by indices, and partial results have places of their own, so
+// the bits do not depend on which block comes last.
 #pragma once
 
 #include <type_traits>
@@ -30,15 +30,16 @@ struct ReduceParameters {
   double order;
   TableEntry* published;  // the table of the whole list, for a clip that follows
   double* partials;
-  unsigned* counters;  // all zero before the first launch; null if by_segment
-  double* norms;       // or null
-  double* statistics;  // or null
-  double* total;       // or null
-  void* total_rounded; // or null
+  unsigned* counters;   // all zero before the first launch; null if by_segment
+  double* norms;        // or null
+  double* statistics;   // or null
+  double* total;        // or null
+  void* total_rounded;  // or null
 };
 static_assert(sizeof(ReduceParameters) <= 32764, "kernel parameters");
 
-// ---- one chunk, by one block; the result is in thread 0 -------------------------------------------
+// ---- one chunk, by one block; the result is in thread 0
+// -------------------------------------------
 
 template <class Formula, class T>
 __device__ __forceinline__ formulas::Partial<Formula::kFields> reduce_elements(const T* data,
@@ -106,7 +107,8 @@ struct ReduceChunk<formulas::Statistics> {
   }
 };
 
-// ---- results --------------------------------------------------------------------------------------
+// ---- results
+// --------------------------------------------------------------------------------------
 
 template <class Formula>
 __device__ __forceinline__ double norm_of(const formulas::Partial<Formula::kFields>& partial,
@@ -147,8 +149,8 @@ __device__ bool is_last_block(unsigned* counter, int64_t expected) {
 template <class Formula>
 __device__ void write_total_of(const ReduceParameters& p) {
   const auto partial = block_merge<Formula>(
-      formulas::norms_of_norms<Formula>([&](int64_t i) { return __ldcg(p.norms + i); },
-                                        threadIdx.x, kThreads, p.all_tensors, p.order),
+      formulas::norms_of_norms<Formula>([&](int64_t i) { return __ldcg(p.norms + i); }, threadIdx.x,
+                                        kThreads, p.all_tensors, p.order),
       p.order);
   if (threadIdx.x != 0) return;
   const double total = Formula::norm(partial, p.order);

@@ -47,7 +47,8 @@ __device__ __forceinline__ Piece find_piece(const TableEntry* table, int count, 
     piece.size = left < chunk_size ? left : chunk_size;
   }
   const int64_t begin = piece.chunks > 1 ? unit * chunk_size : unit * entry.segment;
-  piece.data = static_cast<char*>(entry.data) + begin * element_size(static_cast<DType>(entry.dtype));
+  piece.data =
+      static_cast<char*>(entry.data) + begin * element_size(static_cast<DType>(entry.dtype));
   return piece;
 }
 

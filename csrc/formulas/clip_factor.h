@@ -1,5 +1,6 @@
-// The factor by which a gradient is multiplied, from its norm. All in float64, from unrounded norms.
-// A NaN norm gives a NaN factor: the comparisons are written so that NaN falls through to the quotient.
+// The factor by which a gradient is multiplied, from its norm. All in float64, from unrounded
+// norms. A NaN norm gives a NaN factor: the comparisons are written so that NaN falls through to
+// the quotient.
 #pragma once
 
 #include "formulas/scalar.h"

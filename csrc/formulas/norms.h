@@ -11,8 +11,8 @@
 //   norm(partial, order)          the result
 //   kPadding                      an element that changes no field
 //
-// Sums run in float64, in which the square of a float32 (and so of a bfloat16 or float16) is exact and
-// neither under- nor overflows: a gradient of 1e-26 has a norm, and so has one of 1e19.
+// Sums run in float64, in which the square of a float32 (and so of a bfloat16 or float16) is exact
+// and neither under- nor overflows: a gradient of 1e-26 has a norm, and so has one of 1e19.
 #pragma once
 
 #include <cmath>
@@ -32,8 +32,9 @@ struct Partial {
 GRADKERN_FORMULA double infinity() { return std::numeric_limits<double>::infinity(); }
 GRADKERN_FORMULA double not_a_number() { return std::numeric_limits<double>::quiet_NaN(); }
 
-// sum + x * x. From float32 elements the product is exact and may be fused; from float64 elements it
-// is not, and must be rounded before the addition so that every instruction set gives the same bits.
+// sum + x * x. From float32 elements the product is exact and may be fused; from float64 elements
+// it is not, and must be rounded before the addition so that every instruction set gives the same
+// bits.
 template <class Wide>
 GRADKERN_FORMULA Wide accumulate_square(float, Wide x, Wide sum) {
   return add_exact_product(x, x, sum);
@@ -174,8 +175,8 @@ using SmallestMagnitude = ExtremeMagnitude<false>;
 
 // Every other order p: sum |x|^p, held as (scale, sum of (|x| / scale)^p) so that no power of a
 // float32 under- or overflows float64 for any p. The scale of a chunk is its largest magnitude (its
-// smallest for p < 0), which dominates the sum. Elements that are float64 already are not scaled: that
-// is the range native gives them too.
+// smallest for p < 0), which dominates the sum. Elements that are float64 already are not scaled:
+// that is the range native gives them too.
 struct ScaledPowers {
   static constexpr int kFields = 2;
 
@@ -221,8 +222,8 @@ struct ScaledPowers {
     } else {
       const double scale = order < 0 ? smaller(a, b) : larger(a, b);
       if (!degenerate(scale)) {
-        into.value[1] = into.value[1] * power(a / scale, order) +
-                        from.value[1] * power(b / scale, order);
+        into.value[1] =
+            into.value[1] * power(a / scale, order) + from.value[1] * power(b / scale, order);
       }
       into.value[0] = scale;
     }
@@ -249,7 +250,7 @@ GRADKERN_FORMULA Partial<Formula::kFields> partial_of(const Lanes& lanes) {
 // merges the parts of its threads, if it has several, in a fixed order.
 template <class Formula, class Read>
 GRADKERN_FORMULA Partial<Formula::kFields> norms_of_norms(Read read, int64_t begin, int64_t step,
-                                                         int64_t count, double order) {
+                                                          int64_t count, double order) {
   if constexpr (std::is_same_v<Formula, ScaledPowers>) {
     Partial<2> total = ScaledPowers::empty(order);
     for (int64_t i = begin; i < count; i += step) {

@@ -1,4 +1,5 @@
-// The qualifiers that let the same formula be compiled by nvcc for the device and by a host compiler.
+// The qualifiers that let the same formula be compiled by nvcc for the device and by a host
+// compiler.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -1,8 +1,8 @@
 // The vocabulary in which formulas are written, for scalars.
 //
-// A formula calls these names unqualified. For `float` and `double` it finds the functions below; for
-// a SIMD value it finds, by argument-dependent lookup, the overloads beside that type. A formula
-// therefore never branches on a value: it calls `select`.
+// A formula calls these names unqualified. For `float` and `double` it finds the functions below;
+// for a SIMD value it finds, by argument-dependent lookup, the overloads beside that type. A
+// formula therefore never branches on a value: it calls `select`.
 #pragma once
 
 #include <cmath>

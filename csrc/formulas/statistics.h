@@ -1,8 +1,8 @@
 // The statistics of a tensor as one reduction (formulas/norms.h says what a reduction is).
 //
 // Two forms of the same fields. `Lanes` assumes that every element is finite, which costs a healthy
-// gradient nothing: a NaN or an infinity shows afterwards, because it makes the sum of squares NaN or
-// infinite (squares cannot cancel). Then the chunk, still in cache, is read once more with
+// gradient nothing: a NaN or an infinity shows afterwards, because it makes the sum of squares NaN
+// or infinite (squares cannot cancel). Then the chunk, still in cache, is read once more with
 // `ExactLanes`, which counts the non-finite elements and keeps them out of the moments.
 #pragma once
 

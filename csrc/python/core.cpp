@@ -58,8 +58,8 @@ Launch numpy_launch() { return {0, nullptr, &registry::executor(), nullptr}; }
 
 py::array_t<double> tensor_stats(const std::vector<py::array>& arrays) {
   const auto spans = spans_of(arrays, false);
-  py::array_t<double> result({static_cast<py::ssize_t>(spans.size()),
-                              static_cast<py::ssize_t>(kStatisticCount)});
+  py::array_t<double> result(
+      {static_cast<py::ssize_t>(spans.size()), static_cast<py::ssize_t>(kStatisticCount)});
   double* rows = result.mutable_data();
   py::gil_scoped_release release;
   registry::cpu_backend().statistics(numpy_launch(), view(spans), rows, 2, nullptr, nullptr);
@@ -81,7 +81,7 @@ void clip_with_total_norm(const std::vector<py::array>& arrays, double total_nor
   const auto spans = spans_of(arrays, true);
   py::gil_scoped_release release;
   registry::cpu_backend().clip(numpy_launch(), view(spans),
-                             {ClipRule::kTotalNorm, &total_norm, nullptr, max_norm, 0}, false);
+                               {ClipRule::kTotalNorm, &total_norm, nullptr, max_norm, 0}, false);
 }
 
 void clip_by_value(const std::vector<py::array>& arrays, double bound) {
@@ -111,18 +111,20 @@ PYBIND11_MODULE(_core, m) {
   m.attr("torch_built") = kTorchVersion;
   m.attr("cuda_built") = kCudaBuilt;
   m.attr("cuda_architectures") = kCudaArchitectures;
-  m.attr("statistics") =
-      py::make_tuple("count", "sum", "sum_squares", "abs_max", "abs_min_nonzero", "zeros", "nans",
-                     "infs");
+  m.attr("statistics") = py::make_tuple("count", "sum", "sum_squares", "abs_max", "abs_min_nonzero",
+                                        "zeros", "nans", "infs");
 
   m.def("cpu_isa", [] { return std::string(registry::cpu_isa()); });
   m.def("runnable_isas", &runnable_isas);
-  m.def("load_backend", [](const std::string& name, const std::string& path) {
-    return std::string(registry::load(name.c_str(), path.c_str()));
-  }, py::arg("name"), py::arg("path"));
-  m.def("serve_cpu_with", [](const std::string& name) {
-    registry::serve_cpu_with(name.c_str());
-  }, py::arg("name"));
+  m.def(
+      "load_backend",
+      [](const std::string& name, const std::string& path) {
+        return std::string(registry::load(name.c_str(), path.c_str()));
+      },
+      py::arg("name"), py::arg("path"));
+  m.def(
+      "serve_cpu_with", [](const std::string& name) { registry::serve_cpu_with(name.c_str()); },
+      py::arg("name"));
 
   m.def("tensor_stats", &tensor_stats, py::arg("arrays"));
   m.def("total_norm", &total_norm, py::arg("arrays"), py::arg("norm_type"));

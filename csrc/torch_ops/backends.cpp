@@ -26,8 +26,8 @@ const Backend* g_cpu_backend = nullptr;   // set by serve_cpu_with
 const Backend* g_cuda_backend = nullptr;  // set by load
 
 // The current stream as a cudaStream_t. torch >= 2.13 gives it for every accelerator; before, only
-// libtorch_cuda exports it. Neither may be linked: the one build serves every torch, with and without
-// CUDA. RTLD_DEFAULT does not find them, because Python loads libtorch without RTLD_GLOBAL.
+// libtorch_cuda exports it. Neither may be linked: the one build serves every torch, with and
+// without CUDA. RTLD_DEFAULT does not find them, because Python loads libtorch without RTLD_GLOBAL.
 void* loaded_symbol(const char* library, const char* symbol) {
   void* handle = dlopen(library, RTLD_NOLOAD | RTLD_LAZY);
   return handle == nullptr ? nullptr : dlsym(handle, symbol);
@@ -87,8 +87,7 @@ DeviceCall::DeviceCall(Device device, size_t workspace_bytes) {
     launch_.executor = &registry::executor();
   }
   if (workspace_bytes > 0) {
-    workspace_ =
-        empty(device, aoti_torch_dtype_uint8(), {static_cast<int64_t>(workspace_bytes)});
+    workspace_ = empty(device, aoti_torch_dtype_uint8(), {static_cast<int64_t>(workspace_bytes)});
     launch_.workspace = workspace_.data();
   }
 }
@@ -129,9 +128,7 @@ const Executor& executor() {
   return table;
 }
 
-const Backend& cpu_backend() {
-  return g_cpu_backend != nullptr ? *g_cpu_backend : cpu::backend();
-}
+const Backend& cpu_backend() { return g_cpu_backend != nullptr ? *g_cpu_backend : cpu::backend(); }
 
 const char* cpu_isa() { return cpu::kernels().isa; }
 

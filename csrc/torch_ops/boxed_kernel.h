@@ -72,8 +72,7 @@ constexpr size_t arity(Result (*)(Arguments...)) {
 
 template <auto kAdapter>
 void boxed_kernel(StableIValue* stack, uint64_t, uint64_t) {
-  boxing::call<kAdapter>(stack, kAdapter,
-                         std::make_index_sequence<boxing::arity(kAdapter)>());
+  boxing::call<kAdapter>(stack, kAdapter, std::make_index_sequence<boxing::arity(kAdapter)>());
 }
 
 }  // namespace gradkern

@@ -62,9 +62,30 @@ DType promote(DType a, DType b) {
 struct Layout {
   bool dense;          // no gaps, no overlap, in some order of the dimensions
   bool unit_is_outer;  // dense, and the elements of one index of dimension 0 are contiguous
-  bool expanded;       // a stride of 0: several elements at one place
+  bool overlaps;       // two elements at one place
   int64_t extent;      // in elements, from the first to behind the last
 };
+
+// Whether two indices of a tensor are at one place, by visiting them all: for the strides of a
+// hand-made view, which no rule decides.
+bool places_repeat(const TensorHandle& tensor, int64_t extent) {
+  const int64_t dim = tensor.dim();
+  const int64_t *sizes = tensor.sizes(), *strides = tensor.strides();
+  std::vector<bool> taken(extent);
+  std::vector<int64_t> index(dim);
+  for (int64_t place = 0;;) {
+    if (taken[place]) return true;
+    taken[place] = true;
+    int64_t d = dim - 1;
+    for (; d >= 0; d--) {
+      place += strides[d];
+      if (++index[d] < sizes[d]) break;
+      place -= strides[d] * sizes[d];
+      index[d] = 0;
+    }
+    if (d < 0) return false;
+  }
+}
 
 Layout layout_of(const TensorHandle& tensor) {
   const int64_t dim = tensor.dim();
@@ -74,17 +95,21 @@ Layout layout_of(const TensorHandle& tensor) {
   for (int64_t d = 0; d < dim; d++) {
     if (sizes[d] == 0) return {true, true, false, 0};
     if (sizes[d] == 1) continue;
-    layout.expanded |= strides[d] == 0;
+    layout.overlaps |= strides[d] == 0;
     layout.extent += (sizes[d] - 1) * strides[d];
     order.push_back(d);
   }
   std::sort(order.begin(), order.end(),
             [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
-  int64_t expected = 1;
+  int64_t expected = 1, reached = 0;
+  bool nested = true;  // every stride steps over all that the smaller ones reach
   for (int64_t d : order) {
     layout.dense &= strides[d] == expected;
     expected *= sizes[d];
+    nested &= strides[d] > reached;
+    reached += (sizes[d] - 1) * strides[d];
   }
+  if (!nested && !layout.overlaps) layout.overlaps = places_repeat(tensor, layout.extent);
   layout.unit_is_outer =
       layout.dense && (order.empty() || dim == 0 || sizes[0] == 1 || order.back() == 0);
   return layout;
@@ -119,8 +144,7 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
     throw Delegate(name_of(argument, index) + " has a dtype without kernels");
   }
   if (Device{tensor.device_type(), tensor.device_index()} != device_) {
-    throw Delegate(name_of(argument, index) + " is on another device than " +
-                   name_of(argument, 0));
+    throw Delegate(name_of(argument, index) + " is on another device than " + name_of(argument, 0));
   }
   has_complex_ |= storage->complex;
   promoted_ = index == 0 ? storage->dtype : promote(promoted_, storage->dtype);
@@ -129,14 +153,13 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
   Layout layout{true, true, false, numel};
   if (!tensor.is_contiguous()) layout = layout_of(tensor);
   if (access == Access::kWrite) {
-    if (layout.expanded) {
+    if (layout.overlaps) {
       throw std::runtime_error(name_of(argument, index) +
                                " overlaps itself in memory (an expanded tensor?); it is to be "
                                "written in place, so each element must have its own memory");
     }
     const char* begin = static_cast<const char*>(tensor.data());
-    const int64_t bytes =
-        layout.extent * element_size(storage->dtype) * (storage->complex ? 2 : 1);
+    const int64_t bytes = layout.extent * element_size(storage->dtype) * (storage->complex ? 2 : 1);
     extents_.push_back({begin, begin + bytes});
   }
   void* data = nullptr;
@@ -149,8 +172,8 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
     int64_t stride = 1;
     for (int64_t d = dim; d-- > 0; stride *= sizes[d]) strides[d] = stride;
     AtenTensorHandle copy;
-    check(aoti_torch_empty_strided(dim, sizes, strides.data(), number, device_.type,
-                                   device_.index, &copy));
+    check(aoti_torch_empty_strided(dim, sizes, strides.data(), number, device_.type, device_.index,
+                                   &copy));
     staged_.push_back({index, tensor.get(), TensorHandle(copy)});
     refresh(staged_.back());
     data = staged_.back().copy.data();
@@ -160,12 +183,12 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
   if (storage->complex && complex_as == ComplexAs::kPairs) {
     span.numel *= 2;
   } else if (storage->complex) {
-    span.dtype = storage->dtype == DType::kFloat32 ? DType::kComplex64Modulus
-                                                   : DType::kComplex128Modulus;
+    span.dtype =
+        storage->dtype == DType::kFloat32 ? DType::kComplex64Modulus : DType::kComplex128Modulus;
   }
   const bool several_units = tensor.dim() > 1 && numel > 0;
-  span.segment = segment_by == SegmentBy::kUnit && several_units ? span.numel / tensor.sizes()[0]
-                                                                 : span.numel;
+  span.segment =
+      segment_by == SegmentBy::kUnit && several_units ? span.numel / tensor.sizes()[0] : span.numel;
   spans_.push_back(span);
 }
 

@@ -12,8 +12,8 @@
 
 namespace gradkern {
 
-// Thrown before anything was touched: the call is legal, but native PyTorch has to do it. Python knows
-// it by its prefix (gradkern/ops.py).
+// Thrown before anything was touched: the call is legal, but native PyTorch has to do it. Python
+// knows it by its prefix (gradkern/ops.py).
 struct Delegate : std::runtime_error {
   explicit Delegate(const std::string& why);
 };

@@ -1,13 +1,16 @@
 // The operators of norms, statistics and clipping: schemas, and one adapter each for every device.
 //
-// An adapter checks its arguments (Python's public functions checked their types), allocates results,
-// and calls the backend of the tensors' device. It touches no gradient before every check is done.
+// An adapter checks its arguments (Python's public functions checked their types), allocates
+// results, and calls the backend of the tensors' device. It touches no gradient before every check
+// is done.
 
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 
 #include "torch_ops/backends.h"
@@ -19,14 +22,15 @@ namespace gradkern {
 namespace {
 
 // Order 2 sees a complex number as its two parts; every other order sees its modulus.
-ComplexAs complex_for(double order) {
-  return order == 2 ? ComplexAs::kPairs : ComplexAs::kModulus;
-}
+ComplexAs complex_for(double order) { return order == 2 ? ComplexAs::kPairs : ComplexAs::kModulus; }
 
-// The maximum or minimum of no elements does not exist: native says so, in its own words.
+// The maximum or minimum of no elements does not exist, nor does a negative power of their sum.
+// Where native has the function too (Error = Delegate), it says so in its own words.
+template <class Error>
 void require_elements(const DenseTensors& tensors, double order) {
   if ((order < 0 || std::isinf(order)) && tensors.has_empty()) {
-    throw Delegate("a norm of this order has no value for an empty tensor");
+    throw Error("a tensor is empty; the norm of order " + std::to_string(order) +
+                " needs an element");
   }
 }
 
@@ -50,7 +54,7 @@ struct Total {
 TensorHandle tensor_norms(const TensorList& tensors, double order, bool unitwise) {
   const DenseTensors dense(tensors, "tensors", Access::kRead, complex_for(order),
                            unitwise ? SegmentBy::kUnit : SegmentBy::kTensor);
-  require_elements(dense, order);
+  require_elements<std::runtime_error>(dense, order);
   const Backend& backend = backend_for(dense.device());
   const DeviceCall call(dense.device(), backend.workspace(dense.spans()));
   TensorHandle norms = empty_doubles(dense.device(), {dense.segments()});
@@ -60,7 +64,7 @@ TensorHandle tensor_norms(const TensorList& tensors, double order, bool unitwise
 
 TensorHandle total_norm(const TensorList& tensors, double order) {
   const DenseTensors dense(tensors, "tensors", Access::kRead, complex_for(order));
-  require_elements(dense, order);
+  require_elements<Delegate>(dense, order);
   const Backend& backend = backend_for(dense.device());
   const DeviceCall call(dense.device(), backend.workspace(dense.spans()));
   const TensorHandle norms = empty_doubles(dense.device(), {dense.size()});
@@ -91,43 +95,55 @@ void clip_in_place(const Backend& backend, const DeviceCall& call, const DenseTe
   });
 }
 
+// The gradients as a norm of the given order sees them.
+class Measured {
+ public:
+  Measured(const DenseTensors& grads, const TensorList& tensors, double order,
+           SegmentBy segment_by = SegmentBy::kTensor)
+      : grads_(grads) {
+    if (order != 2 && grads.has_complex()) {
+      moduli_.emplace(tensors, "grads", Access::kRead, ComplexAs::kModulus, segment_by);
+    }
+  }
+  const DenseTensors& tensors() const { return moduli_ ? *moduli_ : grads_; }
+  // Whether the workspace, after a reduction over these, describes the gradients themselves.
+  bool are_grads() const { return !moduli_; }
+
+ private:
+  const DenseTensors& grads_;
+  std::optional<DenseTensors> moduli_;
+};
+
 TensorHandle clip_grad_norm_(const TensorList& tensors, double max_norm, double order) {
   const DenseTensors grads(tensors, "grads", Access::kWrite);
-  require_elements(grads, order);
+  require_elements<Delegate>(grads, order);
+  const Measured measured(grads, tensors, order);
   const Backend& backend = backend_for(grads.device());
   const DeviceCall call(grads.device(), backend.workspace(grads.spans()));
   const TensorHandle norms = empty_doubles(grads.device(), {grads.size()});
   Total total(grads);
+  backend.norms(call.launch(), measured.tensors().spans(), order, doubles(norms), &total.norm);
   const Clip clip{ClipRule::kTotalNorm, total.norm.value, nullptr, max_norm, 0};
-  if (order == 2) {
-    backend.norms(call.launch(), grads.spans(), order, doubles(norms), &total.norm);
-    clip_in_place(backend, call, grads, clip, true);
-  } else {
-    const DenseTensors elements(tensors, "grads", Access::kRead, complex_for(order));
-    backend.norms(call.launch(), elements.spans(), order, doubles(norms), &total.norm);
-    clip_in_place(backend, call, grads, clip, false);
-  }
+  clip_in_place(backend, call, grads, clip, measured.are_grads());
   return std::move(total.rounded);
 }
 
 std::tuple<TensorHandle, TensorHandle> clip_grad_norm_with_stats_(const TensorList& tensors,
                                                                   double max_norm, double order) {
   const DenseTensors grads(tensors, "grads", Access::kWrite);
-  require_elements(grads, order);
+  require_elements<std::runtime_error>(grads, order);
+  const Measured measured(grads, tensors, order);
   const Backend& backend = backend_for(grads.device());
   const DeviceCall call(grads.device(), backend.workspace(grads.spans()));
   const TensorHandle norms = empty_doubles(grads.device(), {grads.size()});
   TensorHandle statistics = empty_doubles(grads.device(), {grads.size(), kStatisticCount});
   Total total(grads);
-  // The statistics determine the norms of these orders, unless an element is a complex number.
-  const DenseTensors elements(tensors, "grads", Access::kRead, complex_for(order));
-  const bool determined =
-      order == 2 || ((order == 0 || order == INFINITY) && !elements.has_complex());
-  if (determined) {
+  // The statistics determine the norms of three orders.
+  if (measured.are_grads() && (order == 2 || order == 0 || order == INFINITY)) {
     backend.statistics(call.launch(), grads.spans(), doubles(statistics), order, doubles(norms),
                        &total.norm);
   } else {
-    backend.norms(call.launch(), elements.spans(), order, doubles(norms), &total.norm);
+    backend.norms(call.launch(), measured.tensors().spans(), order, doubles(norms), &total.norm);
     backend.statistics(call.launch(), grads.spans(), doubles(statistics), 2, nullptr, nullptr);
   }
   const Clip clip{ClipRule::kTotalNorm, total.norm.value, nullptr, max_norm, 0};
@@ -135,12 +151,12 @@ std::tuple<TensorHandle, TensorHandle> clip_grad_norm_with_stats_(const TensorLi
   return {std::move(total.rounded), std::move(statistics)};
 }
 
-void clip_with_total_norm_(const TensorList& tensors, const TensorHandle& total_norm, double max_norm) {
+void clip_with_total_norm_(const TensorList& tensors, const TensorHandle& total_norm,
+                           double max_norm) {
   const DenseTensors grads(tensors, "grads", Access::kWrite);
   if (total_norm.numel() != 1 || total_norm.dtype() != aoti_torch_dtype_float64() ||
       Device{total_norm.device_type(), total_norm.device_index()} != grads.device()) {
-    throw std::invalid_argument(
-        "total_norm must be one float64 on the device of grads");
+    throw std::invalid_argument("total_norm must be one float64 on the device of grads");
   }
   const Backend& backend = backend_for(grads.device());
   const DeviceCall call(grads.device(), backend.workspace(grads.spans()));
@@ -150,32 +166,32 @@ void clip_with_total_norm_(const TensorList& tensors, const TensorHandle& total_
 
 TensorHandle clip_grad_norm_per_tensor_(const TensorList& tensors, double max_norm, double order) {
   const DenseTensors grads(tensors, "grads", Access::kWrite);
-  const DenseTensors elements(tensors, "grads", Access::kRead, complex_for(order));
-  require_elements(grads, order);
+  require_elements<std::runtime_error>(grads, order);
+  const Measured measured(grads, tensors, order);
   const Backend& backend = backend_for(grads.device());
   const DeviceCall call(grads.device(), backend.workspace(grads.spans()));
   TensorHandle norms = empty_doubles(grads.device(), {grads.size()});
-  backend.norms(call.launch(), elements.spans(), order, doubles(norms), nullptr);
+  backend.norms(call.launch(), measured.tensors().spans(), order, doubles(norms), nullptr);
   const Clip clip{ClipRule::kEachNorm, doubles(norms), nullptr, max_norm, 0};
-  clip_in_place(backend, call, grads, clip, order == 2);
+  clip_in_place(backend, call, grads, clip, measured.are_grads());
   return norms;
 }
 
-void adaptive_clip_grad_(const TensorList& grad_list, const TensorList& parameter_list, double clip_factor,
-                         double eps, double order) {
+void adaptive_clip_grad_(const TensorList& grad_list, const TensorList& parameter_list,
+                         double clip_factor, double eps, double order) {
   if (grad_list.size() != parameter_list.size()) {
-    throw std::invalid_argument("grads and parameters must have the same length");
+    throw std::invalid_argument("grads has " + std::to_string(grad_list.size()) +
+                                " tensors; it must have one for each of the " +
+                                std::to_string(parameter_list.size()) + " parameters");
   }
-  const DenseTensors grads(grad_list, "grads", Access::kWrite, ComplexAs::kPairs,
-                           SegmentBy::kUnit);
-  const DenseTensors elements(grad_list, "grads", Access::kRead, complex_for(order),
-                              SegmentBy::kUnit);
+  const DenseTensors grads(grad_list, "grads", Access::kWrite, ComplexAs::kPairs, SegmentBy::kUnit);
   const DenseTensors parameters(parameter_list, "parameters", Access::kRead, complex_for(order),
                                 SegmentBy::kUnit);
-  require_elements(elements, order);
-  if (parameters.segments() != grads.segments() || parameters.device() != grads.device()) {
+  require_elements<std::runtime_error>(grads, order);
+  if (parameters.device() != grads.device() || parameters.segments() != grads.segments()) {
     throw std::invalid_argument("grads and parameters must have the same shapes and device");
   }
+  const Measured measured(grads, grad_list, order, SegmentBy::kUnit);
   const Backend& backend = backend_for(grads.device());
   const DeviceCall call(grads.device(), std::max(backend.workspace(grads.spans()),
                                                  backend.workspace(parameters.spans())));
@@ -183,18 +199,17 @@ void adaptive_clip_grad_(const TensorList& grad_list, const TensorList& paramete
   double* grad_norms = doubles(norms);
   double* weight_norms = grad_norms + grads.segments();
   backend.norms(call.launch(), parameters.spans(), order, weight_norms, nullptr);
-  backend.norms(call.launch(), elements.spans(), order, grad_norms, nullptr);
+  backend.norms(call.launch(), measured.tensors().spans(), order, grad_norms, nullptr);
   const Clip clip{ClipRule::kWeightNorm, grad_norms, weight_norms, clip_factor, eps};
-  clip_in_place(backend, call, grads, clip, order == 2);
+  clip_in_place(backend, call, grads, clip, measured.are_grads());
 }
 
 void clip_grad_value_(const TensorList& tensors, double clip_value) {
   const DenseTensors grads(tensors, "grads", Access::kWrite);
   const Backend& backend = backend_for(grads.device());
   const DeviceCall call(grads.device(), backend.workspace(grads.spans()));
-  grads.change([&](TensorSpans spans, int64_t, bool) {
-    backend.clamp(call.launch(), spans, clip_value);
-  });
+  grads.change(
+      [&](TensorSpans spans, int64_t, bool) { backend.clamp(call.launch(), spans, clip_value); });
 }
 
 // CPU and CUDA tensors run the same adapters.

@@ -185,7 +185,7 @@ def _draw_norms(axes: Axes, lines: Sequence[_Line]) -> None:
 
 
 def _draw_losses(axes: Axes, lines: Sequence[_Line]) -> None:
-    """The loss of every network, as the mean over up to an epoch of batches."""
+    """The loss of every network, averaged over the last epoch, to see through the batches."""
     for line in lines:
         run = line.run
         axes.loglog(
@@ -203,7 +203,7 @@ def _draw_losses(axes: Axes, lines: Sequence[_Line]) -> None:
     axes.set_title("Training loss and final test accuracy", fontweight="bold")
     axes.set_xlabel("step")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
-    axes.set_ylabel("cross entropy, mean of an epoch")
+    axes.set_ylabel("cross entropy, running mean")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
 

@@ -37,6 +37,12 @@ struct TypeMismatch {
   std::uint8_t access;
 };
 
+struct AlignmentAssumption {
+  Location location;
+  Location assumed_at;
+  const TypeDescriptor* type;
+};
+
 struct OutOfBounds {
   Location location;
   const TypeDescriptor* array_type;
@@ -71,6 +77,16 @@ __attribute__((visibility("hidden"))) void __ubsan_handle_type_mismatch_v1(const
   require_kernel(data->location, "misaligned access");
   simt::fail(data->location, "misaligned access to %s at %#zx, must be a multiple of %d",
              data->type->name, static_cast<std::size_t>(address), 1 << data->log_alignment);
+}
+
+// clang's, for __builtin_assume_aligned.
+__attribute__((visibility("hidden"))) void __ubsan_handle_alignment_assumption(
+    const AlignmentAssumption* data, std::uintptr_t address, std::uintptr_t alignment,
+    std::uintptr_t) {
+  require_kernel(data->location, "misaligned address");
+  simt::fail(data->location, "misaligned address %#zx of %s, assumed to be a multiple of %zu",
+             static_cast<std::size_t>(address), data->type->name,
+             static_cast<std::size_t>(alignment));
 }
 
 __attribute__((visibility("hidden"))) void __ubsan_handle_out_of_bounds(const OutOfBounds* data,

@@ -74,9 +74,27 @@ def _warn_if_empty_generator(parameters: TensorOrTensors, listed: Sequence[Tenso
         )
 
 
-def _one_device(tensors: Sequence[Tensor]) -> bool:
+def _are_on_one_device(tensors: Sequence[Tensor]) -> bool:
     first = tensors[0].device
     return all(tensor.device == first for tensor in tensors)
+
+
+def _by_device_count(
+    tensors: Sequence[Tensor], on_one: Callable[[], _T], on_several: Callable[[], _T]
+) -> _T:
+    """Runs `on_one`, or `on_several` where the tensors lie on several devices.
+
+    The operator notices several devices, and refuses, before it touches anything; asking 2000
+    tensors from Python takes as long as clipping them.
+    """
+    if torch.compiler.is_compiling():
+        return on_one() if _are_on_one_device(tensors) else on_several()
+    try:
+        return on_one()
+    except RuntimeError:
+        if _are_on_one_device(tensors):
+            raise
+    return on_several()
 
 
 def _by_device(tensors: Sequence[Tensor]) -> dict[torch.device, list[int]]:
@@ -114,16 +132,20 @@ def _ours_or_native(
 
 def _total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     """The total norm in float64, by our operators; they refuse what they can't do."""
-    total: Tensor
-    if _one_device(tensors):
-        total = ops.total_norm(tensors, norm_type)
+
+    def on_several() -> Tensor:
+        norms = [
+            ops.tensor_norms([tensors[i] for i in indices], norm_type).to(tensors[0].device)
+            for indices in _by_device(tensors).values()
+        ]
+        total: Tensor = torch.linalg.vector_norm(torch.cat(norms), norm_type)
         return total
-    norms = [
-        ops.tensor_norms([tensors[i] for i in indices], norm_type).to(tensors[0].device)
-        for indices in _by_device(tensors).values()
-    ]
-    total = torch.linalg.vector_norm(torch.cat(norms), norm_type)
-    return total
+
+    def on_one() -> Tensor:
+        total: Tensor = ops.total_norm(tensors, norm_type)
+        return total
+
+    return _by_device_count(tensors, on_one, on_several)
 
 
 def unrounded_total_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
@@ -159,6 +181,16 @@ def _require_writable(grads: Sequence[Tensor]) -> None:
             "grads[0] is an inference tensor; outside of inference_mode it must be a normal one "
             "(a clone is) to be changed in place"
         )
+
+
+def _require_not_float8(grads: Sequence[Tensor]) -> None:
+    """Native raises the same, when it has changed the gradients of other dtypes."""
+    for index, grad in enumerate(grads):
+        if grad.is_floating_point() and grad.element_size() == 1:
+            raise NotImplementedError(
+                f"grads[{index}] has dtype {grad.dtype}, in which nothing can be multiplied; it must "
+                "be of 16 bits or more"
+            )
 
 
 def _require_finite(total_norm: Tensor, norm_type: float) -> None:
@@ -273,17 +305,22 @@ def clip_grad_norm_(
         return torch.tensor(0.0)
     _require_writable(grads)
 
-    def ours() -> Tensor:
-        total: Tensor
-        if _one_device(grads) and not error_if_nonfinite:
-            total = ops.clip_grad_norm_(grads, max_norm, norm_type)
-            increment_version(grads)
-            return total
+    def in_one_call() -> Tensor:
+        total: Tensor = ops.clip_grad_norm_(grads, max_norm, norm_type)
+        increment_version(grads)
+        return total
+
+    def in_two_steps() -> Tensor:
         total = _total_norm(grads, norm_type)
         if error_if_nonfinite:
             _require_finite(total, norm_type)
         _clip_with_total_norm_(grads, max_norm, total)
         return total.to(ops.norm_dtype(grads))
+
+    def ours() -> Tensor:
+        if error_if_nonfinite:
+            return in_two_steps()
+        return _by_device_count(grads, in_one_call, in_two_steps)
 
     def by_native() -> Tensor:
         total = native.get_total_norm(grads, norm_type, error_if_nonfinite, foreach)
@@ -361,6 +398,7 @@ def clip_grads_with_norm_(
         )
 
     def by_native() -> None:
+        _require_not_float8(grads)
         native.clip_grads_with_norm_(listed, max_norm, total_norm, foreach)
 
     with torch.no_grad():
@@ -402,6 +440,7 @@ def clip_grad_value_(
     clip_value = float(clip_value)
 
     def by_native() -> None:
+        _require_not_float8(grads)
         native.clip_grad_value_(listed, clip_value, foreach)
 
     if not grads:

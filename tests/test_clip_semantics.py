@@ -616,16 +616,12 @@ def test_sparse_gradients(foreach: bool | None) -> None:
 @pytest.mark.parametrize("foreach", FOREACH)
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
 def test_float8_gradients_raise(dtype: torch.dtype, foreach: bool | None) -> None:
-    for name, args in (
-        ("get_total_norm", ()),
-        ("clip_grad_norm_", (1.0,)),
-        ("clip_grad_value_", (1.0,)),
-    ):
-        native, ours = side_by_side(
-            name, [torch.tensor([3.0, 4.0]).to(dtype)], *args, foreach=foreach
-        )
-        assert isinstance(native.exception, NotImplementedError)
-        assert_same_exception(native, ours)
+    float8 = torch.tensor([3.0, 4.0]).to(dtype)
+    for name, args in (("get_total_norm", ()), *CLIPS):
+        for gradients in ([float8], [normal(3) * 10, float8], [float8, normal(3) * 10]):
+            native, ours = side_by_side(name, list(gradients), *args, foreach=foreach)
+            assert isinstance(native.exception, NotImplementedError)
+            assert_same_exception(native, ours)  # and ours leaves the others untouched
 
 
 @pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")

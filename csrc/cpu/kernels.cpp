@@ -87,9 +87,9 @@ template <class Formula, class Lanes>
 inline Partial<Formula::kFields> merge_lanes(const Lanes& lanes, double order) {
   Partial<Formula::kFields> lane_partials[kLanes];
   int field = 0;
-  lanes.each_field([&](const auto& pack) {
-    alignas(64) typename std::decay_t<decltype(pack)>::value_type values[kLanes];
-    pack.store(values);
+  lanes.each_field([&](const auto& of_lanes) {
+    double values[kLanes];
+    store_lanes(of_lanes, values);
     for (int lane = 0; lane < kLanes; lane++) lane_partials[lane].value[field] = values[lane];
     field++;
   });

@@ -8,9 +8,12 @@
 // namespace of its own: two builds of one inline function must never be merged by the linker.
 #pragma once
 
-#include <array>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <xsimd/xsimd.hpp>
+
+#include "formulas/scalar.h"
 
 #ifndef GRADKERN_ISA
 #error "define GRADKERN_ISA: the namespace of this instruction set's build"
@@ -120,6 +123,29 @@ template <class T>
 inline Pack<T> smaller(const Pack<T>& a, const Pack<T>& b) {
   return Pack<T>::generate([&](int i) { return xsimd::min(a.part[i], b.part[i]); });
 }
+template <class T>
+inline int count(const Mask<T>& condition) {
+  int n = 0;
+  for (const auto& part : condition.part) n += std::popcount(part.mask());
+  return n;
+}
+
+// The extreme of all elements so far, in one register: sums need sixteen lanes of their own, and
+// with them every register that extremes do not take.
+template <class T>
+struct RunningPack {
+  using value_type = T;
+  typename Pack<T>::Batch value;
+
+  RunningPack() = default;
+  explicit RunningPack(T initial) : value(initial) {}
+};
+template <class T>
+inline RunningPack<T> include_larger(const Pack<T>& x, RunningPack<T> so_far) {
+  for (const auto& part : x.part) so_far.value = xsimd::max(part, so_far.value);
+  return so_far;
+}
+
 inline Pack<double> add_exact_product(const Pack<double>& a, const Pack<double>& b,
                                       const Pack<double>& c) {
   return Pack<double>::generate([&](int i) { return xsimd::fma(a.part[i], b.part[i], c.part[i]); });
@@ -132,4 +158,30 @@ inline Pack<double> power(const Pack<double>& base, double exponent) {
   return Pack<double>::load(lanes);
 }
 
+// A field of a reduction as sixteen lanes.
+template <class T>
+inline void store_lanes(const Pack<T>& field, double* lanes) {
+  alignas(64) T values[kLanes];
+  field.store(values);
+  for (int i = 0; i < kLanes; i++) lanes[i] = values[i];
+}
+// A number for all lanes together: in the first, and nothing in the others.
+inline void store_lanes(int64_t field, double* lanes) {
+  lanes[0] = static_cast<double>(field);
+  for (int i = 1; i < kLanes; i++) lanes[i] = 0;
+}
+// An extreme may be there twice.
+template <class T>
+inline void store_lanes(const RunningPack<T>& field, double* lanes) {
+  constexpr int kWidth = Pack<T>::kWidth;
+  alignas(64) T values[kWidth];
+  field.value.store_unaligned(values);
+  for (int i = 0; i < kLanes; i++) lanes[i] = values[i % kWidth];
+}
+
 }  // namespace gradkern::cpu::GRADKERN_ISA
+
+template <class T>
+struct gradkern::formulas::Running<gradkern::cpu::GRADKERN_ISA::Pack<T>> {
+  using type = gradkern::cpu::GRADKERN_ISA::RunningPack<T>;
+};

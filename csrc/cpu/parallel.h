@@ -1,6 +1,7 @@
 // Runs the chunks of a plan on the caller's thread pool.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -11,6 +12,9 @@ namespace gradkern::cpu {
 
 // Below this cost (in elements) waking a second thread costs more than it brings.
 inline constexpr int64_t kSerialCost = 32768;
+
+// A megabyte of float32: at the end of a large list no thread waits long for the other's last task.
+inline constexpr int64_t kLargestTask = 262144;
 
 // Calls visit(const Chunk&) for every chunk, each once, on some thread. Threads take tasks as they
 // come free, so a thread that the system holds up delays only its own task.
@@ -28,7 +32,8 @@ void for_each_chunk(const Executor& executor, const WorkPlan& plan, Visit visit)
     int64_t cost, tasks;
     std::atomic<int64_t> next;
   };
-  const int64_t tasks = std::min(threads * 16, (cost + kSerialCost - 1) / kSerialCost);
+  const int64_t task_cost = std::clamp(cost / (threads * 16), kSerialCost, kLargestTask);
+  const int64_t tasks = (cost + task_cost - 1) / task_cost;
   Shared shared{plan, visit, cost, tasks, {0}};
   const auto work = [](void* context, int64_t) {
     Shared& s = *static_cast<Shared*>(context);

@@ -113,13 +113,11 @@ struct NonzeroCount {
 
   template <class Narrow, class Wide>
   struct Lanes {
-    Narrow count = Narrow(0);
-    GRADKERN_FORMULA void add(Narrow x, Wide) {
-      count = count + select(x == Narrow(0), Narrow(0), Narrow(1));
-    }
+    int64_t nonzero = 0;
+    GRADKERN_FORMULA void add(Narrow x, Wide) { nonzero += count(x != Narrow(0)); }
     template <class Visit>
     GRADKERN_FORMULA void each_field(Visit visit) const {
-      visit(count);
+      visit(nonzero);
     }
   };
 

@@ -28,6 +28,28 @@ GRADKERN_FORMULA T smaller(T a, T b) {
   return a < b ? a : b;
 }
 
+// How many conditions hold: one lane's is 0 or 1.
+GRADKERN_FORMULA int count(bool condition) { return condition ? 1 : 0; }
+
+// A running extreme, over all lanes of a pack together: which lane an extreme came from is nobody's
+// concern. A scalar is its own.
+template <class T>
+struct Running {
+  using type = T;
+};
+template <class T>
+using running = typename Running<T>::type;
+
+template <class T>
+GRADKERN_FORMULA T include_larger(T x, T so_far) {
+  return larger(x, so_far);
+}
+// Includes x unless the condition holds.
+template <class T>
+GRADKERN_FORMULA T include_smaller_unless(bool condition, T x, T so_far) {
+  return condition ? so_far : smaller(x, so_far);
+}
+
 GRADKERN_FORMULA float absolute(float x) { return ::fabsf(x); }
 GRADKERN_FORMULA double absolute(double x) { return ::fabs(x); }
 

@@ -22,15 +22,17 @@ struct Statistics {
   template <class Narrow, class Wide>
   struct Lanes {
     Wide sum = Wide(0), sum_squares = Wide(0);
-    Narrow abs_max = Narrow(0), abs_min_nonzero = infinite<Narrow>(), zeros = Narrow(0);
+    running<Narrow> abs_max = running<Narrow>(0);
+    running<Narrow> abs_min_nonzero = infinite<running<Narrow>>();
+    int zeros = 0;
     GRADKERN_FORMULA void add(Narrow x, Wide wide) {
       const Narrow magnitude = absolute(x);
       const auto is_zero = magnitude == Narrow(0);
       sum = sum + wide;
       sum_squares = accumulate_square(scalar_of<Narrow>(), wide, sum_squares);
-      abs_max = larger(magnitude, abs_max);
-      abs_min_nonzero = smaller(select(is_zero, infinite<Narrow>(), magnitude), abs_min_nonzero);
-      zeros = zeros + select(is_zero, Narrow(1), Narrow(0));
+      abs_max = include_larger(magnitude, abs_max);
+      abs_min_nonzero = include_smaller_unless(is_zero, magnitude, abs_min_nonzero);
+      zeros += count(is_zero);
     }
     template <class Visit>
     GRADKERN_FORMULA void each_field(Visit visit) const {
@@ -39,20 +41,20 @@ struct Statistics {
       visit(abs_max);
       visit(abs_min_nonzero);
       visit(zeros);
-      visit(Narrow(0));
-      visit(Narrow(0));
+      visit(0);
+      visit(0);
     }
   };
 
   template <class Narrow, class Wide>
   struct ExactLanes {
     Lanes<Narrow, Wide> finite;
-    Narrow nans = Narrow(0), infs = Narrow(0);
+    int nans = 0, infs = 0;
     GRADKERN_FORMULA void add(Narrow x, Wide wide) {
       const auto is_nan = x != x;
       const auto is_inf = absolute(x) == infinite<Narrow>();
-      nans = nans + select(is_nan, Narrow(1), Narrow(0));
-      infs = infs + select(is_inf, Narrow(1), Narrow(0));
+      nans += count(is_nan);
+      infs += count(is_inf);
       // A non-finite element is added as a zero, which every field but the zeros ignores. The
       // float64 copy is replaced by the same rule, on its own comparisons.
       const Narrow kept = select(is_nan, Narrow(0), select(is_inf, Narrow(0), x));

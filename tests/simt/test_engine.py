@@ -22,7 +22,15 @@ from typing import Any
 
 import pytest
 import torch
-from emulator import SOURCE, Emulator, Policy, guarded_tensor, load, padding_is_intact
+from simt.emulator import (
+    BUILD,
+    SOURCE,
+    Emulator,
+    Policy,
+    guarded_tensor,
+    load,
+    padding_is_intact,
+)
 
 ALL_LANES = 0xFFFFFFFF
 RANDOM_POLICIES = [Policy.RANDOM, Policy.SPRINT]
@@ -180,16 +188,20 @@ def test_coordinates(
     ]
 
 
-def test_two_threads_of_python_launch_one_after_the_other(kernels: Kernels) -> None:
+def test_threads_of_python_launch_one_after_the_other(kernels: Kernels) -> None:
+    start = threading.Barrier(4)
     orders: list[list[int]] = []
-    workers = [
-        threading.Thread(target=lambda: orders.append(trace(kernels, 20, 200))) for _ in range(4)
-    ]
+
+    def launch_repeatedly() -> None:
+        start.wait()
+        orders.extend(trace(kernels, 20, 500) for _ in range(10))
+
+    workers = [threading.Thread(target=launch_repeatedly) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert orders == [list(range(4000))] * 4
+    assert orders == [list(range(10_000))] * 40
 
 
 def test_statistics(kernels: Kernels) -> None:
@@ -535,7 +547,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """`code` in a process of its own, which it may take down."""
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code],
-        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE)},
+        env={**os.environ, "PYTHONPATH": os.fspath(SOURCE.parent)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -550,7 +562,7 @@ def beyond_the_end() -> subprocess.CompletedProcess[str]:
     return run_python(
         """
 import ctypes, torch
-from emulator import guarded_tensor, load
+from simt.emulator import guarded_tensor, load
 functions = load("engine_selftest").functions
 functions.selftest_error.restype = ctypes.c_char_p
 x, total = guarded_tensor(torch.ones(1000)), torch.zeros(1)
@@ -802,8 +814,6 @@ def test_raw_shared_memory_does_not_compile(
 
 def compiler_with_cuda_headers() -> list[str]:
     """The compiler, and where its headers are, as the build has found them."""
-    from emulator import BUILD
-
     ninja = shutil.which("ninja", path=os.fspath(Path(sys.executable).parent)) or "ninja"
     commands = subprocess.run(
         [ninja, "-C", BUILD, "-t", "commands", "engine_selftest"],

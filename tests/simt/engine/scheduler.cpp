@@ -80,7 +80,6 @@ void Scheduler::launch(dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, 
     explicit Scope(Scheduler& s) : scheduler(s) { inside_launch = true; }
     ~Scope() {
       inside_launch = false;
-      scheduler.running_ = nullptr;
       scheduler.end_of_kernel_.acquire();
     }
   };
@@ -108,8 +107,6 @@ void Scheduler::set_up(dim3 grid, dim3 block, std::size_t dynamic_shared_bytes) 
   blockDim = block;
   grid_size_ = static_cast<std::uint32_t>(grid_size);
   started_ = 0;
-  running_ = nullptr;
-  finished_ = nullptr;
   failure_.reset();
   operations_ = 0;
   operation_limit_ = std::max(kMinOperationLimit, resident * threads * kOperationsPerThread);
@@ -207,7 +204,7 @@ void Scheduler::run_blocks() {
     running_ = nullptr;
 
     // A thread is back: it failed, it was the last of its block, or none can run.
-    if (failure_) throw Error(*std::exchange(failure_, std::nullopt));
+    if (failure_) throw Error(*failure_);
     if (Block* const block = std::exchange(finished_, nullptr)) {
       finish_block(*block);
       if (started_ < grid_size_) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from ctypes import c_int32, c_int64
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +12,10 @@ import torch
 
 import gradkern
 from gradkern import _core
+
+# One thread for each of pytest's workers; tests of several threads ask for them.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,21 @@ def backend(request: pytest.FixtureRequest) -> Iterator[KernelBackend]:
             pytest.fail(f"a GPU is here, and gradkern's CUDA kernels are not: {info['reason']}")
         yield KernelBackend(name, torch.device("cuda"))
         return
-    if name == "simt":
-        request.getfixturevalue("simt_library")
-        _core.serve_cpu_with("simt")
+    if name == "cpu":
+        yield KernelBackend(name, torch.device("cpu"))
+        return
+    request.getfixturevalue("simt_library")
+    from simt import emulator
+
+    functions = emulator.load().functions
+    # So that tensors of a few thousand elements have several chunks, and lists several launches.
+    functions.simt_limit_launches(c_int64(512), c_int32(100), c_int64(1000))
+    _core.serve_cpu_with("simt")
     try:
         yield KernelBackend(name, torch.device("cpu"))
     finally:
         _core.serve_cpu_with("cpu")
+        functions.simt_restore_launch_limits()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes import c_int32, c_int64
 
 import pytest
 import torch
@@ -38,8 +39,6 @@ def simt(simt_library: None) -> Iterator[emulator.Emulator]:
 def limited(
     engine: emulator.Emulator, chunk: int = 32768, tensors: int = 1016, blocks: int = 2**31 - 1
 ) -> Iterator[None]:
-    from ctypes import c_int32, c_int64
-
     engine.functions.simt_limit_launches(c_int64(chunk), c_int32(tensors), c_int64(blocks))
     try:
         yield

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test bench lint format wheel cuda clean
+.PHONY: demo test bench lint format wheel cuda fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/gradkern demo
@@ -38,6 +38,15 @@ cuda: $(STAMP)
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/cuda --target gradkern_cuda
+
+# Ten thousand random argument combinations under AddressSanitizer.
+fuzz: $(STAMP)
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps --upgrade \
+	  --target build/asan -C build-dir=build/asan-objects -C cmake.define.GRADKERN_CUDA=OFF \
+	  -C "cmake.define.CMAKE_CXX_FLAGS=-fsanitize=address -fno-omit-frame-pointer" .
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/run_with_package.py build/asan \
+	  tests/fuzz_arguments.py --count 10000
 
 clean:
 	rm -rf $(VENV) build dist

@@ -188,8 +188,8 @@ def _require_not_float8(grads: Sequence[Tensor]) -> None:
     for index, grad in enumerate(grads):
         if grad.is_floating_point() and grad.element_size() == 1:
             raise NotImplementedError(
-                f"grads[{index}] has dtype {grad.dtype}, in which nothing can be multiplied; it must "
-                "be of 16 bits or more"
+                f"grads[{index}] has dtype {grad.dtype}, in which nothing can be multiplied; it "
+                "must be of 16 bits or more"
             )
 
 

@@ -129,9 +129,9 @@ def test_clip_under_every_schedule(
     before = tensors_of(dtype)
     total = ops.total_norm(before, 2.0).item()
     factor = min(1.0, max_norm / (total + 1e-6))
-    expected = [(t.double() * factor).float().to(dtype) for t in before]
-    if dtype == torch.float64:
-        expected = [t * factor for t in before]
+    arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
+    scale = torch.tensor(factor, dtype=arithmetic)
+    expected = [(t.to(arithmetic) * scale).to(dtype) for t in before]
     for policy, seed, resident in schedules():
         with simt.configure(policy, seed, resident), limited(simt, chunk=256, tensors=4, blocks=9):
             grads = tensors_of(dtype)

@@ -30,9 +30,6 @@ inline DoubleBatch widen_low(FloatBatch x) { return _mm512_cvtps_pd(_mm512_castp
 inline DoubleBatch widen_high(FloatBatch x) {
   return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
 }
-inline FloatBatch narrow(DoubleBatch low, DoubleBatch high) {
-  return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
-}
 inline FloatBatch load_float(const BFloat16* from) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
@@ -61,9 +58,6 @@ inline void store_float(FloatBatch x, Float16* to) {
 inline DoubleBatch widen(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
 inline DoubleBatch widen_low(FloatBatch x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
 inline DoubleBatch widen_high(FloatBatch x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
-inline FloatBatch narrow(DoubleBatch low, DoubleBatch high) {
-  return _mm256_set_m128(_mm256_cvtpd_ps(high), _mm256_cvtpd_ps(low));
-}
 inline FloatBatch load_float(const BFloat16* from) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
@@ -93,9 +87,6 @@ inline DoubleBatch widen(const float* from) {
 }
 inline DoubleBatch widen_low(FloatBatch x) { return _mm_cvtps_pd(x); }
 inline DoubleBatch widen_high(FloatBatch x) { return _mm_cvtps_pd(_mm_movehl_ps(x, x)); }
-inline FloatBatch narrow(DoubleBatch low, DoubleBatch high) {
-  return _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
-}
 inline __m128i load_four(const void* from) {
   return _mm_loadl_epi64(static_cast<const __m128i*>(from));
 }
@@ -153,9 +144,6 @@ inline void store_float(FloatBatch x, Float16* to) {
 inline DoubleBatch widen(const float* from) { return vcvt_f64_f32(vld1_f32(from)); }
 inline DoubleBatch widen_low(FloatBatch x) { return vcvt_f64_f32(vget_low_f32(x)); }
 inline DoubleBatch widen_high(FloatBatch x) { return vcvt_high_f64_f32(x); }
-inline FloatBatch narrow(DoubleBatch low, DoubleBatch high) {
-  return vcvt_high_f32_f64(vcvt_f32_f64(low), high);
-}
 inline FloatBatch load_float(const BFloat16* from) {
   return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t*>(from)), 16));
 }
@@ -214,18 +202,6 @@ inline RunningPack<T> include_smaller_unless(const Mask<T>& condition, const Pac
 
 // ---- sixteen elements ------------------------------------------------------------------------
 
-inline Pack<double> widen(const Pack<float>& x) {
-  Pack<double> wide;
-  for (int i = 0; i < Pack<float>::kParts; i++) {
-    wide.part[2 * i] = widen_low(x.part[i]);
-    wide.part[2 * i + 1] = widen_high(x.part[i]);
-  }
-  return wide;
-}
-inline Pack<float> narrow(const Pack<double>& x) {
-  return Pack<float>::generate([&](int i) { return narrow(x.part[2 * i], x.part[2 * i + 1]); });
-}
-
 // Elements as they are compared (`narrow`) and as they are summed (`wide`).
 template <class Narrow>
 struct Elements {
@@ -242,11 +218,17 @@ inline Elements<double> load(const double* from) {
   const Pack<double> x = Pack<double>::load(from);
   return {x, x};
 }
+// Part by part: of a copied pack GCC 12 makes a round trip through memory.
 template <class Half>
 inline Elements<float> load_half(const Half* from) {
-  const Pack<float> x =
-      Pack<float>::generate([&](int i) { return load_float(from + i * Pack<float>::kWidth); });
-  return {x, widen(x)};
+  Elements<float> x;
+  for (int i = 0; i < Pack<float>::kParts; i++) {
+    const FloatBatch part = load_float(from + i * Pack<float>::kWidth);
+    x.narrow.part[i] = part;
+    x.wide.part[2 * i] = widen_low(part);
+    x.wide.part[2 * i + 1] = widen_high(part);
+  }
+  return x;
 }
 inline Elements<float> load(const BFloat16* from) { return load_half(from); }
 inline Elements<float> load(const Float16* from) { return load_half(from); }
@@ -266,7 +248,6 @@ inline Elements<double> load(const Complex<T>* from) {
 
 inline void store(const Pack<float>& x, float* to) { x.store(to); }
 inline void store(const Pack<double>& x, double* to) { x.store(to); }
-inline void store(const Pack<double>& x, float* to) { narrow(x).store(to); }
 template <class Half>
 inline void store_half(const Pack<float>& x, Half* to) {
   for (int i = 0; i < Pack<float>::kParts; i++) {
@@ -275,7 +256,5 @@ inline void store_half(const Pack<float>& x, Half* to) {
 }
 inline void store(const Pack<float>& x, BFloat16* to) { store_half(x, to); }
 inline void store(const Pack<float>& x, Float16* to) { store_half(x, to); }
-inline void store(const Pack<double>& x, BFloat16* to) { store_half(narrow(x), to); }
-inline void store(const Pack<double>& x, Float16* to) { store_half(narrow(x), to); }
 
 }  // namespace gradkern::cpu::GRADKERN_ISA

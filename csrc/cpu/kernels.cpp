@@ -9,6 +9,7 @@
 #include "cpu/convert.h"
 #include "cpu/pack.h"
 #include "cpu/storage.h"
+#include "formulas/clip_factor.h"
 #include "formulas/clip_value.h"
 #include "formulas/norms.h"
 #include "formulas/statistics.h"
@@ -173,12 +174,10 @@ inline void map_in_place(T* data, int64_t n, Map map) {
   std::memcpy(data + i, padded, (n - i) * sizeof(T));
 }
 
-// In float64, rounded once: a factor below 1e-38, which holds an exploded gradient, is as exact as
-// any other, and memory is the limit either way.
 template <class T>
 void scale(void* data, int64_t n, double factor) {
-  const Pack<double> factors(factor);
-  map_in_place(static_cast<T*>(data), n, [&](const auto& x) { return x.wide * factors; });
+  const formulas::Scaling<NarrowOf<T>> scaling(factor);
+  map_in_place(static_cast<T*>(data), n, [&](const auto& x) { return scaling(x.narrow); });
 }
 
 // In the storage's own precision, as native clamps: the bound is rounded to it first.

@@ -62,15 +62,21 @@ __device__ __forceinline__ double narrow(Complex<double> z) { return ::hypot(z.r
 template <class T>
 using NarrowOf = decltype(narrow(T()));
 
-// Rounded once from float64, but for the 16-bit types, which round from float32 as torch does.
-__device__ __forceinline__ void round_to(double value, float& to) {
+// A result in the storage's type. The 16-bit types round from float32, as torch does.
+template <class Value>
+__device__ __forceinline__ void round_to(Value value, float& to) {
   to = static_cast<float>(value);
 }
-__device__ __forceinline__ void round_to(double value, double& to) { to = value; }
-__device__ __forceinline__ void round_to(double value, __nv_bfloat16& to) {
+template <class Value>
+__device__ __forceinline__ void round_to(Value value, double& to) {
+  to = value;
+}
+template <class Value>
+__device__ __forceinline__ void round_to(Value value, __nv_bfloat16& to) {
   to = __float2bfloat16_rn(static_cast<float>(value));
 }
-__device__ __forceinline__ void round_to(double value, __half& to) {
+template <class Value>
+__device__ __forceinline__ void round_to(Value value, __half& to) {
   to = __float2half_rn(static_cast<float>(value));
 }
 

@@ -71,9 +71,10 @@ __global__ void __launch_bounds__(kThreads)
   }
   visit_real_storage(piece.dtype, [&](auto storage) {
     using T = typename decltype(storage)::type;
+    const formulas::Scaling<NarrowOf<T>> scaling(factor);
     map_elements(static_cast<T*>(piece.data), piece.size, [&](T x) {
       T scaled;
-      round_to(static_cast<double>(narrow(x)) * factor, scaled);
+      round_to(scaling(narrow(x)), scaled);
       return scaled;
     });
   });

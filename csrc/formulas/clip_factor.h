@@ -26,4 +26,25 @@ GRADKERN_FORMULA double weight_norm_factor(double grad_norm, double weight_norm,
   return grad_norm < max_norm ? 1.0 : max_norm / (grad_norm < 1e-6 ? 1e-6 : grad_norm);
 }
 
+// A factor as it is multiplied into elements of type `Scalar`: x * first * second. In float32 a
+// factor below 2^-100 (an exploded gradient's) would lose bits to the subnormal range, so it takes
+// two steps; any other takes a second one by 1, which changes nothing and costs nothing beside the
+// memory.
+template <class Scalar>
+struct Scaling {
+  Scalar first, second;
+
+  GRADKERN_FORMULA explicit Scaling(double factor) : first(static_cast<Scalar>(factor)), second(1) {
+    if (sizeof(Scalar) == sizeof(float) && absolute(factor) < 0x1p-100) {
+      first = static_cast<Scalar>(factor * 0x1p100);
+      second = static_cast<Scalar>(0x1p-100);
+    }
+  }
+
+  template <class Value>
+  GRADKERN_FORMULA Value operator()(Value x) const {
+    return x * Value(first) * Value(second);
+  }
+};
+
 }  // namespace gradkern::formulas

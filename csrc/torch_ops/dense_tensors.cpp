@@ -152,20 +152,18 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
   const int64_t numel = tensor.numel();
   Layout layout{true, true, false, numel};
   if (!tensor.is_contiguous()) layout = layout_of(tensor);
+  void* data = tensor.data();
   if (access == Access::kWrite) {
     if (layout.overlaps) {
       throw std::runtime_error(name_of(argument, index) +
                                " overlaps itself in memory (an expanded tensor?); it is to be "
                                "written in place, so each element must have its own memory");
     }
-    const char* begin = static_cast<const char*>(tensor.data());
+    const char* begin = static_cast<const char*>(data);
     const int64_t bytes = layout.extent * element_size(storage->dtype) * (storage->complex ? 2 : 1);
     extents_.push_back({begin, begin + bytes});
   }
-  void* data = nullptr;
-  if (layout.dense && (segment_by == SegmentBy::kTensor || layout.unit_is_outer)) {
-    data = numel == 0 ? nullptr : tensor.data();
-  } else {
+  if (!layout.dense || (segment_by == SegmentBy::kUnit && !layout.unit_is_outer)) {
     const int64_t dim = tensor.dim();
     const int64_t* sizes = tensor.sizes();
     std::vector<int64_t> strides(dim);
@@ -186,9 +184,11 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
     span.dtype =
         storage->dtype == DType::kFloat32 ? DType::kComplex64Modulus : DType::kComplex128Modulus;
   }
-  const bool several_units = tensor.dim() > 1 && numel > 0;
-  span.segment =
-      segment_by == SegmentBy::kUnit && several_units ? span.numel / tensor.sizes()[0] : span.numel;
+  if (segment_by == SegmentBy::kUnit && numel > 0 && tensor.dim() > 1) {
+    span.segment = span.numel / tensor.sizes()[0];
+  } else {
+    span.segment = span.numel;
+  }
   spans_.push_back(span);
 }
 

@@ -23,7 +23,7 @@ class Fiber {
   static void switch_stacks(Fiber& from, Fiber& to, bool from_is_done = false);
 
   // What has run on this suspended fiber is ordered before an acquire of `end`, though it never
-  // will have got there. For the running fiber, `host`, to call.
+  // will have got there; the calls it was in are forgotten. For the running fiber, `host`, to call.
   void abandon(const Fiber& host, HappensBefore& end);
 
   const Stack& stack() const { return stack_; }

@@ -136,6 +136,7 @@ void Scheduler::set_up(dim3 grid, dim3 block, std::size_t dynamic_shared_bytes) 
       thread.lane = i % warpSize;
     }
   }
+  start_of_kernel_.release();
 }
 
 void Scheduler::shuffle_blocks() {
@@ -229,6 +230,7 @@ void Scheduler::thread_entry() { instance().run_thread(); }
 
 void Scheduler::run_thread() {
   Fiber::entered(host_);
+  start_of_kernel_.acquire();
   std::optional<std::string> thrown;
   try {
     kernel_.call(kernel_.kernel);

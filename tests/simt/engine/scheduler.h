@@ -112,7 +112,7 @@ class Scheduler {
   std::uint64_t spins_ = 0;       // atomics and fences since the running thread was entered
   std::uint64_t operations_ = 0;  // since a thread last finished
   std::uint64_t operation_limit_ = 0;
-  HappensBefore end_of_kernel_;
+  HappensBefore start_of_kernel_, end_of_kernel_;
 };
 
 }  // namespace simt

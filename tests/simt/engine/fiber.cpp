@@ -15,8 +15,8 @@ void Fiber::restart(const Stack& stack, void (*entry)()) {
   stack_ = stack;
   stack_pointer_ = fresh_stack(stack.top(), entry);
 #ifdef SIMT_TSAN
-  // Kept while its stack is: what ran on the stack before would look like a race with what runs next,
-  // and making one takes GCC's runtime a millisecond.
+  // Kept while its stack is: what ran on the stack before would look like a race with what runs
+  // next, and making one takes GCC's runtime a millisecond.
   if (tsan_fiber_ == nullptr) tsan_fiber_ = __tsan_create_fiber(0);
 #endif
 #ifdef SIMT_ASAN

@@ -45,7 +45,7 @@ if(wanted)
     CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static
     CUDA_VISIBILITY_PRESET hidden)
   target_compile_options(gradkern_cuda PRIVATE
-    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2 -Xptxas=-v --expt-relaxed-constexpr>)
+    $<$<COMPILE_LANGUAGE:CUDA>:--threads=2 --expt-relaxed-constexpr>)
   install(TARGETS gradkern_cuda LIBRARY DESTINATION gradkern)
   set(GRADKERN_CUDA_BUILT true)
   string(REPLACE ";" " " GRADKERN_CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")

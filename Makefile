@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test bench lint format wheel cuda fuzz clean
+.PHONY: demo test bench lint format generate wheel cuda fuzz clean
 
 demo: $(STAMP)
 	$(BIN)/gradkern demo
@@ -21,12 +21,17 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/generate_activations.py --check
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
+
+# Writes what follows from the table of activations: functions, modules, documentation.
+generate: $(STAMP)
+	$(BIN)/python tools/generate_activations.py
 
 wheel: $(STAMP)
 	$(BIN)/pip wheel -q --no-build-isolation --no-deps --wheel-dir dist .

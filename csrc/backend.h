@@ -110,7 +110,56 @@ struct TotalNorm {
   DType dtype;
 };
 
-inline constexpr int32_t kBackendVersion = 1;
+// What an activation (formulas/activation_table.h) computes from its operands. x: the input, y: the
+// value, g: a gradient.
+enum class ActivationPass : int32_t {
+  kValue,               // x -> y
+  kDerivative,          // x -> dy/dx
+  kValueAndDerivative,  // x -> y, dy/dx
+  kBackward,            // g, x -> g * dy/dx
+  kBackwardOfOutput,    // g, y -> g * dy/dx
+  kSecond,              // g, x -> g * d/dx (dy/dx)
+  kSecondOfOutput,      // g, y -> g * d/dy (dy/dx)
+};
+inline constexpr int kActivationPassCount = 7;
+
+constexpr int inputs_of(ActivationPass pass) { return pass >= ActivationPass::kBackward ? 2 : 1; }
+constexpr int outputs_of(ActivationPass pass) {
+  return pass == ActivationPass::kValueAndDerivative ? 2 : 1;
+}
+
+// Elementwise over dense memory; an output may be one of the inputs.
+struct ActivationCall {
+  int32_t activation;  // row of the table
+  ActivationPass pass;
+  DType dtype;
+  int64_t numel;
+  double parameters[2];
+  const void* in[2];
+  void* out[2];
+};
+
+// Statistics of an activation's values: float64 numbers, in this order. Non-finite values are
+// counted and kept out of the others.
+enum ActivationStatistic : int {
+  kActivationCount,
+  kActivationSum,
+  kActivationSumSquares,
+  kActivationAbsMax,
+  kActivationZeros,
+  kActivationNonfinite,
+  kActivationSaturated,
+  kActivationSumAbsDerivative,
+  kActivationStatisticCount,
+};
+
+// Element i of dense memory belongs to channel (i / inner) % count. No channels: count 0.
+struct Channels {
+  int64_t count;
+  int64_t inner;
+};
+
+inline constexpr int32_t kBackendVersion = 2;
 
 struct Backend {
   int32_t version;   // kBackendVersion of the build
@@ -140,6 +189,17 @@ struct Backend {
 
   // Clamps every element to [-bound, bound]; NaN stays NaN.
   void (*clamp)(const Launch& launch, TensorSpans tensors, double bound);
+
+  void (*activation)(const Launch& launch, const ActivationCall& call);
+
+  // Bytes of workspace that `activation_statistics` needs.
+  size_t (*activation_workspace)(int64_t numel);
+
+  // The pass kValue, and the statistics of what it writes: kActivationStatisticCount numbers, then
+  // for each channel how many of its elements are active (not saturated). The output is not the
+  // input.
+  void (*activation_statistics)(const Launch& launch, const ActivationCall& call,
+                                const Channels& channels, double* statistics);
 };
 
 }  // namespace gradkern

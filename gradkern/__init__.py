@@ -4,11 +4,13 @@ Clipping and norms: :func:`clip_grad_norm_`, :func:`clip_grads_with_norm_`, :fun
     and
 :func:`get_total_norm` are drop-ins for :mod:`torch.nn.utils`; :func:`clip_grad_norm_with_stats_`,
 :func:`clip_grad_norm_per_tensor_`, :func:`adaptive_clip_grad_` and :func:`defer_clip_grad_norm_` go
-further. Measurements: :func:`tensor_stats`, :func:`grad_norms`, :func:`param_norms`. For NumPy
-arrays: :mod:`gradkern.numpy`.
+further. Measurements: :func:`tensor_stats`, :func:`grad_norms`, :func:`param_norms`. Activations:
+:mod:`gradkern.functional`, :mod:`gradkern.nn`. For NumPy arrays: :mod:`gradkern.numpy`.
 """
 
+from gradkern import functional, nn
 from gradkern._load import build_info
+from gradkern.activations import ActivationStats
 from gradkern.clip import (
     adaptive_clip_grad_,
     clip_grad_norm_,
@@ -25,6 +27,7 @@ from gradkern.torch_patch import patch_torch
 __version__: str = build_info()["version"]
 
 __all__ = [
+    "ActivationStats",
     "NormTable",
     "TensorStats",
     "adaptive_clip_grad_",
@@ -35,8 +38,10 @@ __all__ = [
     "clip_grad_value_",
     "clip_grads_with_norm_",
     "defer_clip_grad_norm_",
+    "functional",
     "get_total_norm",
     "grad_norms",
+    "nn",
     "param_norms",
     "patch_torch",
     "tensor_stats",

@@ -1,3 +1,4 @@
+import enum
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,13 @@ torch_built: str
 cuda_built: bool
 cuda_architectures: str
 statistics: tuple[str, ...]
+activations: tuple[dict[str, Any], ...]
+activation_statistics: tuple[str, ...]
+
+class ActivationPass(enum.Enum):
+    VALUE = ...
+    DERIVATIVE = ...
+    VALUE_AND_DERIVATIVE = ...
 
 def cpu_isa() -> str: ...
 def runnable_isas() -> list[str]: ...
@@ -19,4 +27,11 @@ def clip_with_total_norm(
     arrays: list[npt.NDArray[Any]], total_norm: float, max_norm: float
 ) -> None: ...
 def clip_by_value(arrays: list[npt.NDArray[Any]], clip_value: float) -> None: ...
+def activation(
+    row: int,
+    activation_pass: ActivationPass,
+    input: npt.NDArray[Any],
+    outputs: list[npt.NDArray[Any]],
+    parameters: list[float],
+) -> None: ...
 def read_all(pointer: int, nbytes: int) -> int: ...

@@ -15,10 +15,20 @@ import numpy.typing as npt
 from numpy.lib.array_utils import byte_bounds
 
 from gradkern import _core
+from gradkern.activations import Activation
+from gradkern.activations import activation as _row
 
 Array: TypeAlias = npt.NDArray[Any]
 
-__all__ = ["clip_by_global_norm", "clip_by_value", "tensor_stats", "total_norm"]
+__all__ = [
+    "activation",
+    "activation_derivative",
+    "activation_with_derivative",
+    "clip_by_global_norm",
+    "clip_by_value",
+    "tensor_stats",
+    "total_norm",
+]
 
 
 def _listed(arrays: Array | Iterable[Array], argument: str = "arrays") -> list[Array]:
@@ -240,3 +250,119 @@ def _change(targets: Sequence[Array], change: Any) -> None:
     for target, worked_on in zip(targets, dense, strict=True):
         if worked_on is not target:
             np.copyto(target, worked_on)
+
+
+# ---- activations -------------------------------------------------------------------------------
+
+
+def _parameters(row: Activation, given: dict[str, float]) -> list[float]:
+    unknown = given.keys() - dict(row.parameters).keys()
+    if unknown:
+        names = ", ".join(name for name, _ in row.parameters) or "none"
+        raise TypeError(f"{row.name} has no parameter {sorted(unknown)[0]}; it has {names}")
+    return [float(given.get(name, standard)) for name, standard in row.parameters]
+
+
+def _activated(
+    name: str,
+    activation_pass: _core.ActivationPass,
+    x: Array,
+    outputs: int,
+    given: dict[str, float],
+    out: Array | None = None,
+) -> list[Array]:
+    row = _row(name)
+    parameters = _parameters(row, given)
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x is a {type(x).__name__}; it must be a numpy.ndarray")
+    if out is not None:
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out is a {type(out).__name__}; it must be a numpy.ndarray")
+        if out.shape != x.shape or out.dtype != x.dtype:
+            raise ValueError(
+                f"out has shape {out.shape} and dtype {out.dtype}; it must have {x.shape} and "
+                f"{x.dtype} like x"
+            )
+        _require_changeable([out], "out")
+    (dense,) = _readable([x])
+    direct = (
+        out is not None
+        and _is_contiguous(out)
+        and out.strides == dense.strides
+        and (out.ctypes.data == dense.ctypes.data or not np.may_share_memory(out, dense))
+    )
+    results = [np.empty_like(dense) for _ in range(outputs)]
+    if direct and out is not None:
+        results[0] = out
+    _core.activation(row.index, activation_pass, dense, results, parameters)
+    if out is not None and not direct:
+        np.copyto(out, results[0])
+        results[0] = out
+    return results
+
+
+def activation(name: str, x: Array, out: Array | None = None, **parameters: float) -> Array:
+    """The value of an activation.
+
+    Args:
+        name: one of ``gradkern.activations.TABLE``.
+        x: an array of any shape.
+        out: an array like ``x``, possibly ``x`` itself, that receives the result.
+        parameters: the activation's own, by name (``alpha=...``).
+
+    Returns:
+        A new array like ``x``, or ``out``.
+
+    Raises:
+        TypeError: ``x`` or ``out`` is not an array, has a dtype without kernels, or there is no
+            such parameter.
+        ValueError: there is no such activation; or ``out`` is not like ``x``, or read-only.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.activation("leaky_relu", np.float32([-1, 2]), negative_slope=0.5)
+        array([-0.5,  2. ], dtype=float32)
+    """
+    return _activated(name, _core.ActivationPass.VALUE, x, 1, parameters, out)[0]
+
+
+def activation_derivative(name: str, x: Array, **parameters: float) -> Array:
+    """The derivative of an activation at ``x``.
+
+    Args:
+        name, x, parameters: as for :func:`activation`.
+
+    Returns:
+        A new array like ``x``.
+
+    Raises:
+        TypeError, ValueError: as for :func:`activation`.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.activation_derivative("tanh", np.float64([0.0])).tolist()
+        [1.0]
+    """
+    return _activated(name, _core.ActivationPass.DERIVATIVE, x, 1, parameters)[0]
+
+
+def activation_with_derivative(name: str, x: Array, **parameters: float) -> tuple[Array, Array]:
+    """The value and the derivative of an activation, in one pass.
+
+    Args:
+        name, x, parameters: as for :func:`activation`.
+
+    Returns:
+        Two new arrays like ``x``.
+
+    Raises:
+        TypeError, ValueError: as for :func:`activation`.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> y, dy = gradkern.numpy.activation_with_derivative("squared_relu", np.float32([3]))
+        >>> y.tolist(), dy.tolist()
+        ([9.0], [6.0])
+    """
+    y, dy = _activated(name, _core.ActivationPass.VALUE_AND_DERIVATIVE, x, 2, parameters)
+    return y, dy

@@ -41,7 +41,7 @@ def delegates(error: BaseException) -> bool:
     return isinstance(error, NotImplementedError) or _DELEGATES in str(error)
 
 
-def call(operator: torch._ops.OpOverload, *arguments: object) -> Any:
+def call(operator: Callable[..., Any], *arguments: object) -> Any:
     """Calls an operator whose work native can't do: a refusal becomes NotImplementedError."""
     try:
         return operator(*arguments)

@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "cpu/cpu_activations.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/round_scalar.h"
@@ -148,8 +149,10 @@ size_t workspace(TensorSpans) { return 0; }
 }  // namespace
 
 const Backend& backend() {
-  static const Backend table{kBackendVersion, "cpu",      unavailable, workspace,
-                             norms,           statistics, clip,        clamp};
+  static const Backend table{
+      kBackendVersion,      "cpu", unavailable, workspace,  norms,
+      statistics,           clip,  clamp,       activation, activation_workspace,
+      activation_statistics};
   return table;
 }
 

@@ -6,7 +6,10 @@
 #include <cstring>
 #include <limits>
 
+#include "cpu/activation_kernels.h"
 #include "cpu/convert.h"
+#include "cpu/elementwise.h"
+#include "cpu/merge_lanes.h"
 #include "cpu/pack.h"
 #include "cpu/storage.h"
 #include "formulas/clip_factor.h"
@@ -62,9 +65,6 @@ T padding_element(double value) {
 
 // ---- reductions ------------------------------------------------------------------------------
 
-template <class T>
-using NarrowOf = typename decltype(load(static_cast<const T*>(nullptr)).narrow)::value_type;
-
 // Feeds n elements to the lanes, the last few padded. Returns the number of padding elements.
 template <class T, class Lanes>
 inline int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
@@ -81,28 +81,6 @@ inline int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
   const auto x = load(static_cast<const T*>(padded));
   lanes.add(x.narrow, x.wide);
   return kLanes - rest;
-}
-
-// Merges the sixteen lanes in their order.
-template <class Formula, class Lanes>
-inline Partial<Formula::kFields> merge_lanes(const Lanes& lanes, double order) {
-  Partial<Formula::kFields> lane_partials[kLanes];
-  int field = 0;
-  lanes.each_field([&](const auto& of_lanes) {
-    double values[kLanes];
-    store_lanes(of_lanes, values);
-    for (int lane = 0; lane < kLanes; lane++) lane_partials[lane].value[field] = values[lane];
-    field++;
-  });
-  for (int lane = 1; lane < kLanes; lane++) {
-    Formula::merge(lane_partials[0], lane_partials[lane], order);
-  }
-  return lane_partials[0];
-}
-
-template <int kFields>
-inline void write(const Partial<kFields>& partial, double* to) {
-  for (int field = 0; field < kFields; field++) to[field] = partial.value[field];
 }
 
 template <class Formula, class T>
@@ -159,25 +137,10 @@ void reduce_statistics(const void* data, int64_t n, double, double* partial) {
 
 // ---- elementwise, in place -------------------------------------------------------------------
 
-// Applies `map` (from a loaded element pack to the pack to store) to n elements; the last few
-// through a padded copy, so that every element takes the same arithmetic wherever it lies.
-template <class T, class Map>
-inline void map_in_place(T* data, int64_t n, Map map) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store(map(load(static_cast<const T*>(data + i))), data + i);
-  }
-  if (i == n) return;
-  T padded[kLanes] = {};
-  std::memcpy(padded, data + i, (n - i) * sizeof(T));
-  store(map(load(static_cast<const T*>(padded))), padded);
-  std::memcpy(data + i, padded, (n - i) * sizeof(T));
-}
-
 template <class T>
 void scale(void* data, int64_t n, double factor) {
   const formulas::Scaling<NarrowOf<T>> scaling(factor);
-  map_in_place(static_cast<T*>(data), n, [&](const auto& x) { return scaling(x.narrow); });
+  map_in_place(static_cast<T*>(data), n, [&](const auto& x) { return scaling(x); });
 }
 
 // In the storage's own precision, as native clamps: the bound is rounded to it first.
@@ -188,7 +151,7 @@ void clamp(void* data, int64_t n, double bound) {
   store(Pack<Narrow>(static_cast<Narrow>(bound)), rounded);
   const Pack<Narrow> bounds = load(static_cast<const T*>(rounded)).narrow;
   map_in_place(static_cast<T*>(data), n,
-               [&](const auto& x) { return formulas::clip_to_bound(x.narrow, bounds); });
+               [&](const auto& x) { return formulas::clip_to_bound(x, bounds); });
 }
 
 // ---- the machine's own bandwidth -------------------------------------------------------------
@@ -214,10 +177,36 @@ uint64_t read_all(const void* data, size_t bytes) {
   return result;
 }
 
+// ---- past the caches -------------------------------------------------------------------------
+
+void stream(void* to, const void* from, size_t bytes) {
+  constexpr size_t kStep = 64;
+  size_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + kStep <= bytes; i += kStep) {
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(static_cast<char*>(to) + i),
+                        _mm512_loadu_si512(static_cast<const char*>(from) + i));
+  }
+#elif defined(__SSE2__)
+  for (; i + kStep <= bytes; i += kStep) {
+    for (size_t k = 0; k < kStep; k += 16) {
+      _mm_stream_si128(reinterpret_cast<__m128i*>(static_cast<char*>(to) + i + k),
+                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(
+                           static_cast<const char*>(from) + i + k)));
+    }
+  }
+#endif
+  std::memcpy(static_cast<char*>(to) + i, static_cast<const char*>(from) + i, bytes - i);
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 Kernels make_kernels(const char* isa) {
   Kernels table{};
   table.isa = isa;
   table.read_all = read_all;
+  table.stream = stream;
   each_storage([&](DType dtype, auto storage) {
     using T = typename decltype(storage)::type;
     const int column = static_cast<int>(dtype);
@@ -234,6 +223,7 @@ Kernels make_kernels(const char* isa) {
     if constexpr (!kIsComplex<T>) {
       table.scale[column] = scale<T>;
       table.clamp[column] = clamp<T>;
+      fill_activations<T>(table, column);
     }
   });
   return table;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "backend.h"
+#include "formulas/activation_table.h"
 
 namespace gradkern::cpu {
 
@@ -34,10 +35,29 @@ struct Kernels {
   using Clamp = void (*)(void* data, int64_t n, double bound);
   Clamp clamp[kDTypeCount];  // null for the moduli
 
+  // One pass of an activation; null for the passes a row does not have and for the moduli.
+  using Activate = void (*)(const void* const* in, void* const* out, int64_t n,
+                            const double* parameters);
+  Activate activate[formulas::Activations::kSize][kActivationPassCount][kDTypeCount];
+
+  // The pass kValue; also writes the partial result (formulas/activation_statistics.h) of the n
+  // elements, of which the first is element `begin` of the tensor, and adds the number of active
+  // ones to `active` of each channel.
+  using ActivateAndMeasure = void (*)(const void* in, void* out, int64_t begin, int64_t n,
+                                      const double* parameters, const Channels& channels,
+                                      double* partial, double* active);
+  ActivateAndMeasure activate_and_measure[formulas::Activations::kSize][kDTypeCount];
+
+  // Copies past the caches. `to` is aligned to 64 bytes.
+  void (*stream)(void* to, const void* from, size_t bytes);
+
   // Reads every byte and returns the exclusive or of all 64-bit words: the machine's own read
   // bandwidth, which benchmarks hold the reductions against.
   uint64_t (*read_all)(const void* data, size_t bytes);
 };
+
+// Storage types that the activations have: the first ones of DType.
+inline constexpr int kRealDTypes = 4;
 
 // The fastest table this machine can run, or the one that the environment variable
 // GRADKERN_CPU_ISA names. Throws std::invalid_argument for a name that does not exist or that the

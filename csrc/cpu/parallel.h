@@ -1,4 +1,4 @@
-// Runs the chunks of a plan on the caller's thread pool.
+// Runs work, whole or by the chunks of a plan, on the caller's thread pool.
 #pragma once
 
 #include <algorithm>
@@ -16,25 +16,24 @@ inline constexpr int64_t kSerialCost = 32768;
 // A megabyte of float32: at the end of a large list no thread waits long for the other's last task.
 inline constexpr int64_t kLargestTask = 262144;
 
-// Calls visit(const Chunk&) for every chunk, each once, on some thread. Threads take tasks as they
-// come free, so a thread that the system holds up delays only its own task.
+// Calls visit(begin, end) for consecutive parts of [0, cost), which together are all of it, on the
+// pool's threads. Threads take parts as they come free, so a thread that the system holds up delays
+// only its own part.
 template <class Visit>
-void for_each_chunk(const Executor& executor, const WorkPlan& plan, Visit visit) {
-  const int64_t cost = plan.cost();
+void for_each_part(const Executor& executor, int64_t cost, Visit visit) {
   const int64_t threads = cost <= kSerialCost ? 1 : executor.threads();
   if (threads <= 1) {
-    plan.each_chunk(0, cost, visit);
+    visit(int64_t(0), cost);
     return;
   }
   struct Shared {
-    const WorkPlan& plan;
     const Visit& visit;
     int64_t cost, tasks;
     std::atomic<int64_t> next;
   };
   const int64_t task_cost = std::clamp(cost / (threads * 16), kSerialCost, kLargestTask);
   const int64_t tasks = (cost + task_cost - 1) / task_cost;
-  Shared shared{plan, visit, cost, tasks, {0}};
+  Shared shared{visit, cost, tasks, {0}};
   const auto work = [](void* context, int64_t) {
     Shared& s = *static_cast<Shared*>(context);
     for (int64_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.tasks;) {
@@ -42,10 +41,17 @@ void for_each_chunk(const Executor& executor, const WorkPlan& plan, Visit visit)
       const auto bound = [&](int64_t task) {
         return static_cast<int64_t>(static_cast<__int128>(s.cost) * task / s.tasks);
       };
-      s.plan.each_chunk(bound(i), bound(i + 1), s.visit);
+      s.visit(bound(i), bound(i + 1));
     }
   };
   executor.run(std::min(threads, tasks), work, &shared);
+}
+
+// Calls visit(const Chunk&) for every chunk, each once, on some thread.
+template <class Visit>
+void for_each_chunk(const Executor& executor, const WorkPlan& plan, Visit visit) {
+  for_each_part(executor, plan.cost(),
+                [&](int64_t begin, int64_t end) { plan.each_chunk(begin, end, visit); });
 }
 
 }  // namespace gradkern::cpu

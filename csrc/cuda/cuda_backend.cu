@@ -5,8 +5,16 @@
 
 extern "C" __attribute__((visibility("default"))) const gradkern::Backend* gradkern_backend() {
   using namespace gradkern::cuda;
-  static const gradkern::Backend table{
-      gradkern::kBackendVersion, kBackendName, unavailable, workspace_bytes, launch_norms,
-      launch_statistics,         launch_clip,  launch_clamp};
+  static const gradkern::Backend table{gradkern::kBackendVersion,
+                                       kBackendName,
+                                       unavailable,
+                                       workspace_bytes,
+                                       launch_norms,
+                                       launch_statistics,
+                                       launch_clip,
+                                       launch_clamp,
+                                       launch_activation,
+                                       activation_workspace_bytes,
+                                       launch_activation_statistics};
   return &table;
 }

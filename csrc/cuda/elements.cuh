@@ -141,34 +141,86 @@ __device__ __forceinline__ void each_element(const T* data, int64_t n, Add add) 
   }
 }
 
+// The operands of an elementwise loop: kIn tensors that are read, kOut that are written; an output
+// may be one of the inputs.
+template <class T, int kIn, int kOut>
+struct Operands {
+  const T* in[kIn];
+  T* out[kOut];
+
+  __device__ bool are_aligned() const {
+    bool aligned = true;
+#pragma unroll
+    for (int k = 0; k < kIn; k++) aligned = aligned && is_aligned(in[k]);
+#pragma unroll
+    for (int k = 0; k < kOut; k++) aligned = aligned && is_aligned(out[k]);
+    return aligned;
+  }
+};
+
+// Calls map(i, x, y) for every element i, with the inputs' elements in x[kIn] and the outputs' in
+// y[kOut]. A thread loads kAtOnce vectors of each input before it computes: kInFlight for
+// arithmetic that is light and needs few registers, 1 for what is heavy, where many warps cover the
+// latency (and each further vector is one more copy of the arithmetic to compile).
+template <int kAtOnce, class T, int kIn, int kOut, class Map>
+__device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& operands, int64_t n,
+                                             Map map) {
+  constexpr int kSize = Vector<T>::kSize;
+  const int64_t vectors = n / kSize;
+  const bool aligned = operands.are_aligned();
+  const auto run = [&](const Vector<T>(&v)[kIn], int64_t index) {
+    Vector<T> w[kOut];
+#pragma unroll
+    for (int k = 0; k < kSize; k++) {
+      T x[kIn], y[kOut];
+#pragma unroll
+      for (int o = 0; o < kIn; o++) x[o] = v[o].element[k];
+      map(index * kSize + k, x, y);
+#pragma unroll
+      for (int o = 0; o < kOut; o++) w[o].element[k] = y[o];
+    }
+#pragma unroll
+    for (int o = 0; o < kOut; o++) store_vector(operands.out[o], index, aligned, w[o]);
+  };
+  int64_t i = threadIdx.x;
+  for (; i + (kAtOnce - 1) * kThreads < vectors; i += kAtOnce * kThreads) {
+    // All loads before the first store: the compiler may not move them past it.
+    Vector<T> v[kAtOnce][kIn];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; j++) {
+#pragma unroll
+      for (int o = 0; o < kIn; o++) {
+        v[j][o] = load_vector(operands.in[o], i + j * kThreads, aligned);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; j++) run(v[j], i + j * kThreads);
+  }
+  if constexpr (kAtOnce > 1) {
+    for (; i < vectors; i += kThreads) {
+      Vector<T> v[kIn];
+#pragma unroll
+      for (int o = 0; o < kIn; o++) v[o] = load_vector(operands.in[o], i, aligned);
+      run(v, i);
+    }
+  }
+  if (i == vectors) {
+    for (int64_t k = vectors * kSize; k < n; k++) {
+      T x[kIn], y[kOut];
+#pragma unroll
+      for (int o = 0; o < kIn; o++) x[o] = operands.in[o][k];
+      map(k, x, y);
+#pragma unroll
+      for (int o = 0; o < kOut; o++) operands.out[o][k] = y[o];
+    }
+  }
+}
+
 // Replaces every element x by map(x), in place.
 template <class T, class Map>
 __device__ __forceinline__ void map_elements(T* data, int64_t n, Map map) {
-  constexpr int kSize = Vector<T>::kSize;
-  const int64_t vectors = n / kSize;
-  const bool aligned = is_aligned(data);
-  int64_t i = threadIdx.x;
-  for (; i + (kInFlight - 1) * kThreads < vectors; i += kInFlight * kThreads) {
-    // All loads before the first store: the compiler may not move them past it.
-    Vector<T> v[kInFlight];
-#pragma unroll
-    for (int j = 0; j < kInFlight; j++) v[j] = load_vector(data, i + j * kThreads, aligned);
-#pragma unroll
-    for (int j = 0; j < kInFlight; j++) {
-#pragma unroll
-      for (int k = 0; k < kSize; k++) v[j].element[k] = map(v[j].element[k]);
-      store_vector(data, i + j * kThreads, aligned, v[j]);
-    }
-  }
-  for (; i < vectors; i += kThreads) {
-    Vector<T> v = load_vector(data, i, aligned);
-#pragma unroll
-    for (int k = 0; k < kSize; k++) v.element[k] = map(v.element[k]);
-    store_vector(data, i, aligned, v);
-  }
-  if (i == vectors) {
-    for (int64_t k = vectors * kSize; k < n; k++) data[k] = map(data[k]);
-  }
+  map_operands<kInFlight>(Operands<T, 1, 1>{{data}, {data}}, n,
+                          [&](int64_t, const T(&x)[1], T(&y)[1]) { y[0] = map(x[0]); });
 }
 
 }  // namespace gradkern::cuda

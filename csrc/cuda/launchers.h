@@ -17,4 +17,9 @@ void launch_statistics(const Launch& launch, TensorSpans tensors, double* statis
 void launch_clip(const Launch& launch, TensorSpans tensors, const Clip& clip, bool after_reduction);
 void launch_clamp(const Launch& launch, TensorSpans tensors, double bound);
 
+void launch_activation(const Launch& launch, const ActivationCall& call);
+size_t activation_workspace_bytes(int64_t numel);
+void launch_activation_statistics(const Launch& launch, const ActivationCall& call,
+                                  const Channels& channels, double* statistics);
+
 }  // namespace gradkern::cuda

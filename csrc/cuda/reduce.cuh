@@ -9,6 +9,7 @@
 
 #include "cuda/block_merge.cuh"
 #include "cuda/elements.cuh"
+#include "cuda/last_block.cuh"
 #include "cuda/launch_plan.h"
 #include "cuda/platform.h"
 #include "cuda/table.cuh"
@@ -131,19 +132,6 @@ __device__ __forceinline__ void write_result(const ReduceParameters& p, int64_t 
     row[kCount] = static_cast<double>(numel);
     for (int f = 0; f < Formula::kFields; f++) row[kCount + 1 + f] = partial.value[f];
   }
-}
-
-// Whether this block is the last of `expected` to arrive at the counter. What the blocks before it
-// wrote in their thread 0 is then visible to all its threads.
-template <class Tag>
-__device__ bool is_last_block(unsigned* counter, int64_t expected) {
-  bool last = false;
-  if (threadIdx.x == 0) {
-    __threadfence();  // This block's results before its ticket.
-    last = atomicAdd(counter, 1u) == static_cast<unsigned>(expected - 1);
-    __threadfence();  // The other blocks' tickets before their results.
-  }
-  return broadcast<Tag>(last);
 }
 
 template <class Formula>

@@ -44,22 +44,6 @@ GRADKERN_FORMULA Wide accumulate_square(double, Wide x, Wide sum) {
   return sum + x * x;
 }
 
-// The scalar type behind a Narrow (a pack names its own as `value_type`).
-template <class T>
-struct ScalarOf {
-  using type = typename T::value_type;
-};
-template <>
-struct ScalarOf<float> {
-  using type = float;
-};
-template <>
-struct ScalarOf<double> {
-  using type = double;
-};
-template <class T>
-using scalar_of = typename ScalarOf<T>::type;
-
 // Order 2.
 struct SumOfSquares {
   static constexpr int kFields = 1;

@@ -28,6 +28,28 @@ GRADKERN_FORMULA T smaller(T a, T b) {
   return a < b ? a : b;
 }
 
+// The scalar type behind a value (a SIMD value names its own as `value_type`).
+template <class T>
+struct ScalarOf {
+  using type = typename T::value_type;
+};
+template <>
+struct ScalarOf<float> {
+  using type = float;
+};
+template <>
+struct ScalarOf<double> {
+  using type = double;
+};
+template <class T>
+using scalar_of = typename ScalarOf<T>::type;
+
+// A number as a value.
+template <class T>
+GRADKERN_FORMULA T constant(double number) {
+  return T(static_cast<scalar_of<T>>(number));
+}
+
 // How many conditions hold: one lane's is 0 or 1.
 GRADKERN_FORMULA int count(bool condition) { return condition ? 1 : 0; }
 
@@ -59,6 +81,30 @@ GRADKERN_FORMULA_CALL double power(double base, double exponent) { return ::pow(
 // a * b + c for a product that is exact in float64 (a float32 value times itself): fusing or not
 // fusing the addition then gives the same bits, so a backend may do either.
 GRADKERN_FORMULA double add_exact_product(double a, double b, double c) { return a * b + c; }
+
+// Within 2 units in the last place, over the whole range of arguments, subnormal results included.
+GRADKERN_FORMULA float exp(float x) { return ::expf(x); }
+GRADKERN_FORMULA double exp(double x) { return ::exp(x); }
+GRADKERN_FORMULA float expm1(float x) { return ::expm1f(x); }
+GRADKERN_FORMULA double expm1(double x) { return ::expm1(x); }
+GRADKERN_FORMULA float log1p(float x) { return ::log1pf(x); }
+GRADKERN_FORMULA double log1p(double x) { return ::log1p(x); }
+GRADKERN_FORMULA float tanh(float x) { return ::tanhf(x); }
+GRADKERN_FORMULA double tanh(double x) { return ::tanh(x); }
+
+// a * b + c, with one rounding where the machine has the instruction, else with two.
+GRADKERN_FORMULA float multiply_add(float a, float b, float c) { return ::fmaf(a, b, c); }
+GRADKERN_FORMULA double multiply_add(double a, double b, double c) { return ::fma(a, b, c); }
+
+// The same with one rounding everywhere (nearly: half a unit more), whatever it costs.
+GRADKERN_FORMULA float fused_multiply_add(float a, float b, float c) { return ::fmaf(a, b, c); }
+GRADKERN_FORMULA double fused_multiply_add(double a, double b, double c) { return ::fma(a, b, c); }
+
+// What the rounded product a * b lacks of the exact one.
+template <class T>
+GRADKERN_FORMULA T product_error(T a, T b, T product) {
+  return multiply_add(a, b, -product);
+}
 
 GRADKERN_FORMULA bool is_nan(double x) { return x != x; }
 

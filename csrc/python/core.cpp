@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "backend.h"
 #include "build_config.h"
+#include "formulas/activation_table.h"
 #include "torch_ops/registry.h"
 
 namespace py = pybind11;
@@ -33,19 +35,21 @@ bool is_dense(const py::array& array) {
   return (array.flags() & (py::array::c_style | py::array::f_style)) != 0;
 }
 
+TensorSpan span_of(const py::array& array, const std::string& name, bool writable) {
+  const DType dtype = dtype_of(array, name);
+  if (!is_dense(array)) throw py::value_error(name + " must be contiguous");
+  if (writable && !array.writeable()) {
+    throw py::value_error(name + " is read-only; it must be writeable to be changed in place");
+  }
+  const int64_t numel = array.size();
+  return {const_cast<void*>(array.data()), numel, numel, dtype};
+}
+
 std::vector<TensorSpan> spans_of(const std::vector<py::array>& arrays, bool writable) {
   std::vector<TensorSpan> spans;
   spans.reserve(arrays.size());
   for (size_t i = 0; i < arrays.size(); i++) {
-    const std::string name = "arrays[" + std::to_string(i) + "]";
-    const py::array& array = arrays[i];
-    const DType dtype = dtype_of(array, name);
-    if (!is_dense(array)) throw py::value_error(name + " must be contiguous");
-    if (writable && !array.writeable()) {
-      throw py::value_error(name + " is read-only; it must be writeable to be changed in place");
-    }
-    const int64_t numel = array.size();
-    spans.push_back({const_cast<void*>(array.data()), numel, numel, dtype});
+    spans.push_back(span_of(arrays[i], "arrays[" + std::to_string(i) + "]", writable));
   }
   return spans;
 }
@@ -90,6 +94,41 @@ void clip_by_value(const std::vector<py::array>& arrays, double bound) {
   registry::cpu_backend().clamp(numpy_launch(), view(spans), bound);
 }
 
+// ---- activations -------------------------------------------------------------------------------
+
+py::dict row_of(const formulas::ActivationRow& row) {
+  py::list parameters;
+  for (int i = 0; i < row.parameter_count; i++) {
+    parameters.append(py::make_tuple(row.parameters[i].name, row.parameters[i].standard));
+  }
+  return py::dict(py::arg("name") = row.name, py::arg("module") = row.module,
+                  py::arg("summary") = row.summary, py::arg("expression") = row.expression,
+                  py::arg("source") = row.source, py::arg("saturation") = row.saturation,
+                  py::arg("parameters") = py::tuple(parameters),
+                  py::arg("saves_output") = row.saves_output, py::arg("smooth") = row.smooth);
+}
+
+py::tuple activation_table() {
+  py::list rows;
+  for (const formulas::ActivationRow& row : formulas::activation_rows()) rows.append(row_of(row));
+  return py::tuple(rows);
+}
+
+// One pass over `input`; the outputs have its dtype, size and memory order.
+void activation(int row, ActivationPass pass, const py::array& input,
+                const std::vector<py::array>& outputs, const std::vector<double>& parameters) {
+  const TensorSpan from = span_of(input, "x", false);
+  ActivationCall call{row, pass, from.dtype, from.numel, {}, {from.data}, {}};
+  std::copy(parameters.begin(), parameters.end(), call.parameters);
+  formulas::activation_rows()[row].validate(call.parameters);
+  for (size_t k = 0; k < outputs.size(); k++) {
+    call.out[k] = span_of(outputs[k], "out", true).data;
+  }
+  if (call.numel == 0) return;
+  py::gil_scoped_release release;
+  registry::cpu_backend().activation(numpy_launch(), call);
+}
+
 uint64_t read_all(uintptr_t pointer, size_t nbytes) {
   py::gil_scoped_release release;
   return registry::read_all(reinterpret_cast<const void*>(pointer), nbytes);
@@ -131,6 +170,16 @@ PYBIND11_MODULE(_core, m) {
   m.def("clip_with_total_norm", &clip_with_total_norm, py::arg("arrays"), py::arg("total_norm"),
         py::arg("max_norm"));
   m.def("clip_by_value", &clip_by_value, py::arg("arrays"), py::arg("clip_value"));
+  m.attr("activations") = activation_table();
+  m.attr("activation_statistics") =
+      py::make_tuple("count", "sum", "sum_squares", "abs_max", "zeros", "nonfinite", "saturated",
+                     "sum_abs_derivative");
+  py::enum_<ActivationPass>(m, "ActivationPass")
+      .value("VALUE", ActivationPass::kValue)
+      .value("DERIVATIVE", ActivationPass::kDerivative)
+      .value("VALUE_AND_DERIVATIVE", ActivationPass::kValueAndDerivative);
+  m.def("activation", &activation, py::arg("row"), py::arg("activation_pass"), py::arg("input"),
+        py::arg("outputs"), py::arg("parameters"));
   m.def("read_all", &read_all, py::arg("pointer"), py::arg("nbytes"));
 }
 

@@ -2,35 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 #include <optional>
+
+#include "torch_ops/layout.h"
+#include "torch_ops/storage.h"
 
 namespace gradkern {
 namespace {
-
-struct Storage {
-  DType dtype;
-  bool complex;
-};
-
-// torch's dtype numbers are functions of its shim; they are constant while a process lives.
-std::optional<Storage> storage_of(int32_t dtype) {
-  static const struct {
-    int32_t number;
-    Storage storage;
-  } known[] = {
-      {aoti_torch_dtype_float32(), {DType::kFloat32, false}},
-      {aoti_torch_dtype_bfloat16(), {DType::kBFloat16, false}},
-      {aoti_torch_dtype_float16(), {DType::kFloat16, false}},
-      {aoti_torch_dtype_float64(), {DType::kFloat64, false}},
-      {aoti_torch_dtype_complex64(), {DType::kFloat32, true}},
-      {aoti_torch_dtype_complex128(), {DType::kFloat64, true}},
-  };
-  for (const auto& k : known) {
-    if (k.number == dtype) return k.storage;
-  }
-  return std::nullopt;
-}
 
 const char* integer_name(int32_t dtype) {
   static const struct {
@@ -56,63 +34,6 @@ DType promote(DType a, DType b) {
   if (a == b) return a;
   if (a == DType::kFloat64 || b == DType::kFloat64) return DType::kFloat64;
   return DType::kFloat32;
-}
-
-// How a tensor's elements lie in memory.
-struct Layout {
-  bool dense;          // no gaps, no overlap, in some order of the dimensions
-  bool unit_is_outer;  // dense, and the elements of one index of dimension 0 are contiguous
-  bool overlaps;       // two elements at one place
-  int64_t extent;      // in elements, from the first to behind the last
-};
-
-// Whether two indices of a tensor are at one place, by visiting them all: for the strides of a
-// hand-made view, which no rule decides.
-bool places_repeat(const TensorHandle& tensor, int64_t extent) {
-  const int64_t dim = tensor.dim();
-  const int64_t *sizes = tensor.sizes(), *strides = tensor.strides();
-  std::vector<bool> taken(extent);
-  std::vector<int64_t> index(dim);
-  for (int64_t place = 0;;) {
-    if (taken[place]) return true;
-    taken[place] = true;
-    int64_t d = dim - 1;
-    for (; d >= 0; d--) {
-      place += strides[d];
-      if (++index[d] < sizes[d]) break;
-      place -= strides[d] * sizes[d];
-      index[d] = 0;
-    }
-    if (d < 0) return false;
-  }
-}
-
-Layout layout_of(const TensorHandle& tensor) {
-  const int64_t dim = tensor.dim();
-  const int64_t *sizes = tensor.sizes(), *strides = tensor.strides();
-  Layout layout{true, true, false, 1};
-  std::vector<int64_t> order;
-  for (int64_t d = 0; d < dim; d++) {
-    if (sizes[d] == 0) return {true, true, false, 0};
-    if (sizes[d] == 1) continue;
-    layout.overlaps |= strides[d] == 0;
-    layout.extent += (sizes[d] - 1) * strides[d];
-    order.push_back(d);
-  }
-  std::sort(order.begin(), order.end(),
-            [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
-  int64_t expected = 1, reached = 0;
-  bool nested = true;  // every stride steps over all that the smaller ones reach
-  for (int64_t d : order) {
-    layout.dense &= strides[d] == expected;
-    expected *= sizes[d];
-    nested &= strides[d] > reached;
-    reached += (sizes[d] - 1) * strides[d];
-  }
-  if (!nested && !layout.overlaps) layout.overlaps = places_repeat(tensor, layout.extent);
-  layout.unit_is_outer =
-      layout.dense && (order.empty() || dim == 0 || sizes[0] == 1 || order.back() == 0);
-  return layout;
 }
 
 }  // namespace
@@ -238,19 +159,6 @@ void DenseTensors::refresh(const Staged& staged) {
 
 void DenseTensors::write_back(const Staged& staged) {
   check(aoti_torch_copy_(staged.original, staged.copy.get(), 0));
-}
-
-int32_t torch_dtype(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return aoti_torch_dtype_float64();
-    case DType::kBFloat16:
-      return aoti_torch_dtype_bfloat16();
-    case DType::kFloat16:
-      return aoti_torch_dtype_float16();
-    default:
-      return aoti_torch_dtype_float32();
-  }
 }
 
 }  // namespace gradkern

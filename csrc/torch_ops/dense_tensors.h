@@ -9,6 +9,7 @@
 #include "backend.h"
 #include "torch_ops/backends.h"
 #include "torch_ops/boxed_tensors.h"
+#include "torch_ops/storage.h"
 
 namespace gradkern {
 
@@ -87,8 +88,5 @@ class DenseTensors {
   std::vector<Staged> staged_;
   std::vector<Extent> extents_;  // of the originals, where they are to be written
 };
-
-// torch's number for a real dtype.
-int32_t torch_dtype(DType dtype);
 
 }  // namespace gradkern

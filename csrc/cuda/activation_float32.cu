@@ -1,0 +1,9 @@
+// The activations of float32: a file of its own, so that the storage types compile in parallel.
+
+#include "cuda/activation_launch.cuh"
+
+namespace gradkern::cuda {
+
+template struct ActivationLaunchers<float>;
+
+}  // namespace gradkern::cuda

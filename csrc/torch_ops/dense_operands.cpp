@@ -1,0 +1,137 @@
+#include "torch_ops/dense_operands.h"
+
+#include <torch/csrc/stable/c/shim.h>
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+#include <string>
+
+#include "torch_ops/dense_tensors.h"
+#include "torch_ops/layout.h"
+#include "torch_ops/storage.h"
+
+namespace gradkern {
+namespace {
+
+bool is_dense(const TensorHandle& tensor) {
+  return tensor.is_contiguous() || layout_of(tensor).dense;
+}
+
+TensorHandle like(const TensorHandle& tensor) {
+  AtenTensorHandle result;
+  check(aoti_torch_empty_strided(tensor.dim(), tensor.sizes(), tensor.strides(), tensor.dtype(),
+                                 tensor.device_type(), tensor.device_index(), &result));
+  return TensorHandle(result);
+}
+
+// torch's own empty_like: it alone knows the memory order of a result for a tensor with gaps.
+TensorHandle empty_like(const TensorHandle& tensor) {
+  AtenTensorHandle shared;
+  check(aoti_torch_new_tensor_handle(tensor.get(), &shared));
+  std::array<StableIValue, 6> stack;
+  stack.fill(torch::stable::detail::from(std::nullopt));
+  stack[0] = torch::stable::detail::from(shared);
+  check(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
+  return TensorHandle(torch::stable::detail::to<AtenTensorHandle>(stack[0]));
+}
+
+std::string shape_text(const int64_t* sizes, int64_t dim) {
+  std::string text = "(";
+  for (int64_t d = 0; d < dim; d++) text += (d > 0 ? ", " : "") + std::to_string(sizes[d]);
+  return text + ")";
+}
+
+void require_not_overlapping(const TensorHandle& tensor, const char* argument) {
+  if (tensor.is_contiguous() || !layout_of(tensor).overlaps) return;
+  throw std::runtime_error(std::string(argument) +
+                           " overlaps itself in memory (an expanded tensor?); it is to be written, "
+                           "so each element must have its own memory");
+}
+
+}  // namespace
+
+ReferenceOperand::ReferenceOperand(const TensorHandle& tensor, const char* argument)
+    : original_(tensor),
+      argument_(argument),
+      dense_(&original_),
+      numel_(tensor.numel()),
+      device_{tensor.device_type(), tensor.device_index()} {
+  const std::optional<Storage> storage = storage_of(tensor.dtype());
+  if (!storage || storage->complex) {
+    throw Delegate(std::string(argument) +
+                   " has a dtype without kernels; it must be float32, "
+                   "float64, bfloat16 or float16");
+  }
+  dtype_ = storage->dtype;
+  if (is_dense(tensor)) return;
+  copy_ = empty_like(tensor);
+  check(aoti_torch_copy_(copy_.get(), tensor.get(), 0));
+  dense_ = &copy_;
+}
+
+Channels ReferenceOperand::channels(int64_t dimension) const {
+  const int64_t dim = this->dim();
+  const int64_t d = dimension < 0 ? dimension + dim : dimension;
+  if (d < 0 || d >= dim) {
+    throw std::out_of_range("channel_dim is " + std::to_string(dimension) + "; it must be in [" +
+                            std::to_string(-dim) + ", " + std::to_string(dim - 1) + "] for a " +
+                            std::to_string(dim) + "-dimensional " + argument_);
+  }
+  const int64_t count = sizes()[d];
+  // The stride of a dimension of one index says nothing.
+  return {count, count == 1 ? std::max<int64_t>(numel_, 1) : strides()[d]};
+}
+
+TensorHandle ReferenceOperand::result() const { return like(*dense_); }
+
+void ReferenceOperand::require_writable() const { require_not_overlapping(original_, argument_); }
+
+void ReferenceOperand::commit() const {
+  if (dense_ == &copy_) check(aoti_torch_copy_(original_.get(), copy_.get(), 0));
+}
+
+Operand::Operand(const TensorHandle& tensor, const char* argument,
+                 const ReferenceOperand& reference, Access access)
+    : original_(tensor) {
+  const int64_t dim = reference.dim();
+  const auto equal = [&](const int64_t* a, const int64_t* b) { return std::equal(a, a + dim, b); };
+  if (tensor.dim() != dim || !equal(tensor.sizes(), reference.sizes())) {
+    throw std::invalid_argument(
+        std::string(argument) + " has shape " + shape_text(tensor.sizes(), tensor.dim()) +
+        "; it must have " + shape_text(reference.sizes(), dim) + " like " + reference.argument());
+  }
+  if (tensor.dtype() != torch_dtype(reference.dtype()) ||
+      Device{tensor.device_type(), tensor.device_index()} != reference.device()) {
+    throw std::invalid_argument(std::string(argument) + " must have the dtype and device of " +
+                                reference.argument());
+  }
+  const bool same_order = equal(tensor.strides(), reference.strides());
+  if (access == Access::kWrite) {
+    require_not_overlapping(tensor, argument);
+    const int64_t size = element_size(reference.dtype());
+    const char* begin = static_cast<const char*>(tensor.data());
+    const char* end = begin + (tensor.numel() == 0 ? 0 : layout_of(tensor).extent * size);
+    const char* read_begin = static_cast<const char*>(reference.data());
+    const char* read_end = read_begin + reference.numel() * size;
+    const bool same_memory = begin == read_begin && same_order;
+    if (!same_memory && begin < read_end && read_begin < end) {
+      throw std::runtime_error(std::string(argument) + " shares a part of its memory with " +
+                               reference.argument() +
+                               "; it must be the same tensor or another one");
+    }
+  }
+  if (same_order) return;
+  AtenTensorHandle staged;
+  check(aoti_torch_empty_strided(dim, reference.sizes(), reference.strides(), tensor.dtype(),
+                                 tensor.device_type(), tensor.device_index(), &staged));
+  staged_ = TensorHandle(staged);
+  if (access == Access::kRead) check(aoti_torch_copy_(staged_.get(), tensor.get(), 0));
+}
+
+void Operand::commit() const {
+  if (staged_.get() != nullptr) check(aoti_torch_copy_(original_.get(), staged_.get(), 0));
+}
+
+}  // namespace gradkern

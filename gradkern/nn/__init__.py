@@ -1,0 +1,12 @@
+"""The activations as modules: drop-ins for those of :mod:`torch.nn`, and a converter of models.
+
+Each is a subclass of torch's module of the same name, where there is one: the same arguments,
+``state_dict`` and representation, and whatever looks for torch's class finds ours.
+"""
+
+from gradkern.nn.activation_modules import *  # noqa: F403
+from gradkern.nn.activation_modules import __all__ as _table_modules
+from gradkern.nn.convert import convert_activations
+from gradkern.nn.gelu import GELU
+
+__all__ = [*_table_modules, "GELU", "convert_activations"]

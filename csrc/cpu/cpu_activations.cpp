@@ -74,18 +74,20 @@ void activation(const Launch& launch, const ActivationCall& call) {
       kernels()
           .activate[call.activation][static_cast<int>(call.pass)][static_cast<int>(call.dtype)];
   const bool streamed = is_streamed(call);
-  // Parts begin at multiples of this many elements: a cache line of the narrowest type.
+  // A part begins and ends at a multiple of this many elements: a cache line of the narrowest type.
   constexpr int64_t kGrain = 64;
-  for_each_part(*launch.executor, (call.numel + kGrain - 1) / kGrain,
-                [&](int64_t begin, int64_t end) {
-                  begin *= kGrain;
-                  end = std::min(end * kGrain, call.numel);
-                  if (streamed) {
-                    compute_and_stream(run, call, begin, end);
-                  } else {
-                    compute(run, call, begin, end);
-                  }
-                });
+  const auto rounded = [&](int64_t element) {
+    return element == call.numel ? element : element / kGrain * kGrain;
+  };
+  for_each_part(*launch.executor, call.numel, [&](int64_t begin, int64_t end) {
+    begin = rounded(begin);
+    end = rounded(end);
+    if (streamed) {
+      compute_and_stream(run, call, begin, end);
+    } else {
+      compute(run, call, begin, end);
+    }
+  });
 }
 
 size_t activation_workspace(int64_t) { return 0; }

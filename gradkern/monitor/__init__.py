@@ -10,6 +10,7 @@ from gradkern.monitor.monitor import Monitor
 from gradkern.monitor.record import ActivationTable, StatTable, StepRecord
 from gradkern.monitor.rules import RULES, Finding, Observation, Rule, rule
 from gradkern.monitor.self_measuring import MeasuresOutput, OutputStatistics
+from gradkern.monitor.verdict import Verdict
 
 __all__ = [
     "RULES",
@@ -24,5 +25,6 @@ __all__ = [
     "StatTable",
     "StepRecord",
     "TrainingError",
+    "Verdict",
     "rule",
 ]

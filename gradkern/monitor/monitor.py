@@ -18,6 +18,7 @@ from gradkern.clip import clip_grad_norm_
 from gradkern.monitor import compile_check, loss_scale
 from gradkern.monitor.activations import ActivationMeasurements, ActivationMeter
 from gradkern.monitor.alerts import Alert, OnAlert, handler_of
+from gradkern.monitor.causes import Case
 from gradkern.monitor.gradients import GradientMeasurements
 from gradkern.monitor.host_copy import HostCopy
 from gradkern.monitor.judge import Judge
@@ -36,6 +37,7 @@ from gradkern.monitor.record import (
 from gradkern.monitor.recurrence import RecurrenceMeter, slopes
 from gradkern.monitor.rules import build_rules
 from gradkern.monitor.updates import UpdateMeter, UpdateMode
+from gradkern.monitor.verdict import Verdict, judge_training
 
 Optimizers: TypeAlias = Optimizer | Iterable[Optimizer] | None
 
@@ -295,6 +297,28 @@ class Monitor:
     def alerts(self) -> list[Alert]:
         """All alerts, the oldest first; at most the last thousand."""
         return list(self.judge.alerts)
+
+    def verdict(self) -> Verdict:
+        """What is wrong, where, why, and what to do; waits for what has been measured.
+
+        Raises:
+            RuntimeError: no step has been measured.
+        """
+        self.flush()
+        return self._verdict_until_now()
+
+    def _verdict_until_now(self) -> Verdict:
+        if self.last is None:
+            raise RuntimeError("nothing has been measured; a step() must come before the verdict")
+        past = self.judge.past
+        case = Case(
+            network=self._network,
+            record=self.last,
+            past=past,
+            rules=frozenset(alert.rule for alert in self.judge.alerts),
+            holding=frozenset(self.judge.findings),
+        )
+        return judge_training(self.alerts, {r.name: r.indicates for r in self.judge.rules}, case)
 
     # Measuring.
 

@@ -6,7 +6,7 @@ from collections import deque
 
 import numpy as np
 
-from gradkern.monitor.record import Floats, StepRecord
+from gradkern.monitor.record import ActivationTable, Floats, StepRecord
 
 # Longer than any rule's window.
 WINDOW = 256
@@ -18,7 +18,14 @@ _AVERAGED = 50
 
 
 class Past:
-    """The last steps, including the one that is being judged."""
+    """The last steps, including the one that is being judged.
+
+    Attributes:
+        steps: how many there were.
+        first_weights: rms of each parameter at the first step, shape ``[n]``.
+        first_outputs: what modules put out at the first step.
+        time_slopes: for each recurrent module the last measured decades per time step.
+    """
 
     def __init__(self) -> None:
         self.steps = 0
@@ -29,6 +36,8 @@ class Past:
         self.first_weights: Floats = np.empty(0)
         self.names: tuple[str, ...] = ()
         self._first_losses: list[float] = []
+        self.first_outputs = ActivationTable.empty()
+        self.time_slopes: dict[str, float] = {}
 
     def add(self, record: StepRecord) -> None:
         """Takes one step in."""
@@ -42,6 +51,9 @@ class Past:
             self.first_weights = weights
             self._weights.clear()
         self._weights.append(weights)
+        if not len(self.first_outputs):
+            self.first_outputs = record.activations
+        self.time_slopes.update(record.decades_per_time_step)
         if len(self._first_losses) < 5 and np.isfinite(record.loss):
             self._first_losses.append(record.loss)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradkern.monitor.alerts import Severity
 from gradkern.monitor.depth_profile import gradient_profile
 from gradkern.monitor.rules.registry import Finding, Observation, Rule, rule
 
@@ -125,18 +126,12 @@ class VanishingThroughTime(Rule):
     name, default, unit = "vanishing_through_time", -0.1, "decades per time step"
     source = "Pascanu, Mikolov, Bengio 2013; the figure is gradkern's"
     indicates = "VANISHING"
-    # Of probed steps.
-    persistence = 1
-
-    def __init__(self, threshold: float | None = None, persistence: int | None = None) -> None:
-        super().__init__(threshold, persistence)
-        self._last: dict[str, float] = {}
+    persistence = 20
 
     def observe(self, seen: Observation) -> Finding | None:
-        self._last.update(seen.record.decades_per_time_step)
         if not seen.past.stalled:
             return None
-        found = {n: s for n, s in self._last.items() if s < self.threshold}
+        found = {n: s for n, s in seen.past.time_slopes.items() if s < self.threshold}
         if not found:
             return None
         steepest = min(found.values())
@@ -157,13 +152,8 @@ class ExplodingThroughTime(Rule):
     source = "Pascanu, Mikolov, Bengio 2013; the figure is gradkern's"
     indicates = "EXPLODING"
 
-    def __init__(self, threshold: float | None = None, persistence: int | None = None) -> None:
-        super().__init__(threshold, persistence)
-        self._last: dict[str, float] = {}
-
     def observe(self, seen: Observation) -> Finding | None:
-        self._last.update(seen.record.decades_per_time_step)
-        found = {n: s for n, s in self._last.items() if s > self.threshold}
+        found = {n: s for n, s in seen.past.time_slopes.items() if s > self.threshold}
         if not found:
             return None
         steepest = max(found.values())
@@ -208,6 +198,8 @@ class GradientSpike(Rule):
     indicates = "EXPLODING"
     _STEPS = 128
     _LEAST = 64
+    # A factor that no noise of a batch explains; where nothing clips, one such step undoes many.
+    _EXPLODED = 100.0
 
     def observe(self, seen: Observation) -> Finding | None:
         norms = seen.past.total_norms[-self._STEPS - 1 :]
@@ -224,8 +216,14 @@ class GradientSpike(Rule):
             excess,
             f"the total gradient norm is {now:.3g}, {excess:.0f} standard deviations above its "
             f"mean of {before.mean():.3g}",
-            "note",
+            self._severity(seen, float(now / np.median(before))),
         )
+
+    def _severity(self, seen: Observation, factor: float) -> Severity:
+        clipped = seen.record.clip_coefficient < 1
+        if clipped or seen.past.converged or factor < self._EXPLODED:
+            return "note"
+        return "error" if seen.past.stalled else "warning"
 
 
 @rule

@@ -28,7 +28,8 @@ class DeadUnits(Rule):
 
     def observe(self, seen: Observation) -> Finding | None:
         outputs = seen.record.activations
-        dead = outputs.dead > self.threshold
+        # After a NaN nothing is active.
+        dead = (outputs.dead > self.threshold) & (outputs.stats.nonfinite == 0)
         if not dead.any():
             return None
         worst = float(outputs.dead[dead].max())

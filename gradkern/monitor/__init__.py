@@ -8,6 +8,7 @@
 from gradkern.monitor.alerts import Alert, TrainingError
 from gradkern.monitor.monitor import Monitor
 from gradkern.monitor.record import ActivationTable, StatTable, StepRecord
+from gradkern.monitor.report import Report
 from gradkern.monitor.rules import RULES, Finding, Observation, Rule, rule
 from gradkern.monitor.self_measuring import MeasuresOutput, OutputStatistics
 from gradkern.monitor.verdict import Verdict
@@ -21,6 +22,7 @@ __all__ = [
     "Monitor",
     "Observation",
     "OutputStatistics",
+    "Report",
     "Rule",
     "StatTable",
     "StepRecord",

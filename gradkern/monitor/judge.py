@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from gradkern.monitor.alerts import SEVERITIES, Alert
 from gradkern.monitor.network import Network
@@ -86,3 +87,21 @@ class Judge:
             rule.threshold,
             rule.unit,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "past": self.past.state_dict(),
+            "alerts": [alert.to_dict() for alert in self.alerts],
+            "episodes": {name: dict(vars(e)) for name, e in self._episodes.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there; rules that were not there before begin anew."""
+        self.past.load_state_dict(state["past"])
+        self.alerts.clear()
+        for alert in state["alerts"]:
+            self.alerts.append(Alert(**{**alert, "layers": tuple(alert["layers"])}))
+        for name, values in state["episodes"].items():
+            if name in self._episodes:
+                vars(self._episodes[name]).update(values)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from gradkern.monitor import compile_check, loss_scale
 from gradkern.monitor.activations import ActivationMeasurements, ActivationMeter
 from gradkern.monitor.alerts import Alert, OnAlert, handler_of
 from gradkern.monitor.causes import Case
+from gradkern.monitor.events import Event, alert_event, run_event, step_event, verdict_event
 from gradkern.monitor.gradients import GradientMeasurements
+from gradkern.monitor.history import RunHistory
 from gradkern.monitor.host_copy import HostCopy
 from gradkern.monitor.judge import Judge
 from gradkern.monitor.measuring import measure
@@ -27,6 +30,7 @@ from gradkern.monitor.network import Network
 from gradkern.monitor.parameters import WatchedParameters, unwrapped
 from gradkern.monitor.record import (
     COUNT,
+    LEAST_SAMPLES,
     ZEROS,
     ActivationTable,
     Floats,
@@ -35,9 +39,14 @@ from gradkern.monitor.record import (
     unmeasured,
 )
 from gradkern.monitor.recurrence import RecurrenceMeter, slopes
+from gradkern.monitor.report import Report
 from gradkern.monitor.rules import build_rules
+from gradkern.monitor.sinks import Log, Sink, open_sinks
 from gradkern.monitor.updates import UpdateMeter, UpdateMode
 from gradkern.monitor.verdict import Verdict, judge_training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Optimizers: TypeAlias = Optimizer | Iterable[Optimizer] | None
 
@@ -117,6 +126,9 @@ class Monitor:
         on_alert: ``"log"`` (to the logger ``gradkern.monitor``); ``"raise"``: errors raise a
             :class:`~gradkern.monitor.TrainingError`, in :meth:`step`; a callable that takes an
             :class:`~gradkern.monitor.Alert`; or None.
+        log: where every step goes: a path (``.csv``, or else JSONL), a sink of
+            ``gradkern.monitor.sinks``, any callable that takes an event, or several of these.
+        live: show the state of the training in one line of the terminal; needs rich.
 
     Raises:
         TypeError, ValueError: an argument is not what it must be.
@@ -149,6 +161,8 @@ class Monitor:
         activations: bool = True,
         rules: Mapping[str, Any] | None = None,
         on_alert: OnAlert = "log",
+        log: Log = None,
+        live: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
@@ -162,6 +176,15 @@ class Monitor:
         self.model = unwrapped(model)
         self.on_alert = handler_of(on_alert)
         self.judge = Judge(build_rules(rules))
+        self.history = RunHistory(max_history)
+        self._sinks: list[Sink] = open_sinks(log) if _is_first_rank() else []
+        if live and _is_first_rank():
+            from gradkern.monitor.terminal import LiveLine
+
+            self._sinks.append(LiveLine())
+        self._named: tuple[tuple[str, ...], ...] | None = None
+        self._resumed = False
+        self._announced: tuple[str, ...] = ()
         self._parameters = WatchedParameters(self.model, _patterns(include), _patterns(exclude))
         self._network = self._look_at_network()
         self._updates = UpdateMeter(updates)
@@ -280,7 +303,16 @@ class Monitor:
         if self._activations is not None:
             self._activations.close()
         self._updates.forget()
-        self.flush()
+        try:
+            self.flush()
+            if self.last is not None:
+                self._emit(verdict_event(self._verdict_until_now()))
+        finally:
+            for sink in self._sinks:
+                close = getattr(sink, "close", None)
+                if close is not None:
+                    close()
+            self._sinks.clear()
 
     def __enter__(self) -> Monitor:
         return self
@@ -306,6 +338,84 @@ class Monitor:
         """
         self.flush()
         return self._verdict_until_now()
+
+    def report(self) -> Report:
+        """The verdict, its evidence, cause and remedies, and the layers; waits for the last step.
+
+        Print it; or call its ``html(path)`` or ``plot(path)``.
+
+        Raises:
+            RuntimeError: no step has been measured.
+        """
+        verdict = self.verdict()
+        self.history.add(verdict_event(verdict))
+        return Report(self.history, type(self.model).__name__)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """The five plots of :meth:`report`, by matplotlib.
+
+        Args:
+            path: where to save them, if anywhere.
+
+        Returns:
+            The figure.
+        """
+        return self.report().plot(path)
+
+    def status(self) -> str:
+        """The last judged step and the verdict until then, in one line."""
+        if self.last is None:
+            return "nothing has been judged yet"
+        last, verdict = self.last, self._verdict_until_now()
+        return (
+            f"step {last.step}: {verdict.kind}, loss {last.loss:.4g}, gradient norm "
+            f"{last.total_norm_before:.3g} -> {last.total_norm_after:.3g}"
+        )
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that the monitor holds, by what they are for.
+
+        Returns:
+            ``samples``: of parameters, held from before an optimizer's step until :meth:`step`;
+            ``history``: of numbers for plots and rules; ``parameters``: for comparison, those of
+            the model.
+
+        Example:
+            >>> sorted(gradkern.Monitor(torch.nn.Linear(2, 2)).memory())
+            ['history', 'parameters', 'samples']
+        """
+        return {
+            "samples": self._updates.bytes_for(self._parameters.tensors),
+            "history": self.history.bytes + self.judge.past.bytes,
+            "parameters": sum(p.nbytes for p in self.model.parameters()),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` needs to go on: plain data, as checkpoints hold.
+
+        Waits for what has been measured.
+        """
+        self.flush()
+        return {
+            "step": self._step,
+            "judge": self.judge.state_dict(),
+            "history": self.history.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where another monitor's :meth:`state_dict` was taken.
+
+        Args:
+            state: of a monitor of the same model.
+
+        Raises:
+            KeyError: something is missing from it.
+        """
+        self._step = state["step"]
+        self.judge.load_state_dict(state["judge"])
+        self.history.load_state_dict(state["history"])
+        self._resumed = True
+        self._switch_meters()
 
     def _verdict_until_now(self) -> Verdict:
         if self.last is None:
@@ -429,9 +539,33 @@ class Monitor:
         self.last = record
         if self._activations is not None:
             compile_check.require_hooks(self._activations, record)
-        for alert in self.judge.judge(record, pending.network):
-            if _is_first_rank():
+        names = (record.gradients.names, record.activations.names)
+        if names != self._named:
+            begins = self._named is None and not self._resumed
+            self._named = names
+            self._emit(run_event(record, pending.network, begins))
+        self._emit(step_event(record))
+        alerts = self.judge.judge(record, pending.network)
+        for alert in alerts:
+            self._emit(alert_event(alert))
+        if alerts:
+            self._announce()
+        if _is_first_rank():
+            for alert in alerts:
                 self.on_alert(alert)
+
+    def _announce(self) -> None:
+        """Logs the verdict where it has changed."""
+        verdict = self._verdict_until_now()
+        key = (verdict.kind, verdict.severity, verdict.cause.name)
+        if key != self._announced:
+            self._announced = key
+            self._emit(verdict_event(verdict))
+
+    def _emit(self, event: Event) -> None:
+        self.history.add(event)
+        for sink in self._sinks:
+            sink(event)
 
     def _read(self, pending: _Pending) -> StepRecord:
         arrays = pending.copy.read()
@@ -460,7 +594,7 @@ class Monitor:
             gradients=StatTable(names, gradients.values),
             parameters=StatTable(names, _rows(pending.parameters, of_parameters, len(names))),
             updates=StatTable(names, _rows(pending.updates, moved, len(names))),
-            unchanged=still[:, ZEROS] == still[:, COUNT],
+            unchanged=(still[:, ZEROS] == still[:, COUNT]) & (still[:, COUNT] >= LEAST_SAMPLES),
             activations=(
                 ActivationTable.empty()
                 if self._activations is None

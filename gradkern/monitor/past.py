@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -116,3 +117,34 @@ class Past:
         if self.steps >= STALL_STEPS and not np.isfinite(self.improvement):
             return True
         return self.improvement < STALL_IMPROVEMENT and not self.converged
+
+    @property
+    def bytes(self) -> int:
+        """What the windows take."""
+        return sum(w.nbytes for w in self._weights) + self.first_weights.nbytes + 3 * 8 * WINDOW
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "steps": self.steps,
+            "losses": list(self._losses),
+            "totals": list(self._totals),
+            "clipped": list(self._clipped),
+            "weights": [w.tolist() for w in self._weights],
+            "first_weights": self.first_weights.tolist(),
+            "names": list(self.names),
+            "first_losses": list(self._first_losses),
+            "time_slopes": dict(self.time_slopes),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there. (What modules put out first is taken anew.)"""
+        self.steps = state["steps"]
+        self._losses.extend(state["losses"])
+        self._totals.extend(state["totals"])
+        self._clipped.extend(state["clipped"])
+        self._weights.extend(np.array(w) for w in state["weights"])
+        self.first_weights = np.array(state["first_weights"])
+        self.names = tuple(state["names"])
+        self._first_losses = list(state["first_losses"])
+        self.time_slopes = dict(state["time_slopes"])

@@ -16,6 +16,9 @@ Floats = NDArray[np.float64]
 _COLUMN = {name: i for i, name in enumerate(COLUMNS)}
 COUNT, SUM, SQUARES, LARGEST, SMALLEST, ZEROS, NANS, INFS = range(len(COLUMNS))
 
+# Of fewer sampled elements nothing can be said about the others.
+LEAST_SAMPLES = 4
+
 
 @dataclass(frozen=True)
 class StatTable:
@@ -153,7 +156,8 @@ class StepRecord:
         gradients: of the parameters that are trained, before clipping and without a loss scale.
         parameters: after the step.
         updates: what the optimizers' steps added to the parameters: of the sampled elements.
-        unchanged: bool of shape ``[n]``: no sampled element moved by more than 1e-8 + 1e-5 ``|w|``.
+        unchanged: bool of shape ``[n]``: no sampled element moved by more than 1e-8 + 1e-5 ``|w|``
+            (of four or more).
         activations: what modules put out.
         values_per_channel: for each batch norm, how many values a channel's mean was taken over.
         decades_per_time_step: for each recurrent module, how the gradient changes per time step on
@@ -177,10 +181,11 @@ class StepRecord:
 
     @property
     def update_ratio(self) -> Floats:
-        """std(dw) / std(w) for each parameter; NaN where it was not measured or w is constant."""
+        """std(dw) / std(w) for each parameter; NaN where w is constant or dw too little known."""
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = self.updates.std / self.parameters.std
-        return np.where(np.isfinite(ratio), ratio, np.nan)
+        known = np.isfinite(ratio) & (self.updates.column("count") >= LEAST_SAMPLES)
+        return np.where(known, ratio, np.nan)
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the step as a whole, by name."""

@@ -80,10 +80,16 @@ class UpdateMeter:
     def remembers(self) -> bool:
         return bool(self._before)
 
-    @property
-    def bytes(self) -> int:
-        """What is held now."""
-        return sum(flat.nbytes for _, _, flat in self._before.values())
+    def bytes_for(self, parameters: Sequence[nn.Parameter]) -> int:
+        """What :meth:`remember` holds of these parameters."""
+        if self.mode is None:
+            return 0
+        numels = [p.numel() for p in parameters]
+        chosen = sample_sizes(numels) if self.mode == "sampled" else numels
+        return sum(
+            size * (8 if p.dtype == torch.float64 else 4)
+            for size, p in zip(chosen, parameters, strict=True)
+        )
 
     def forget(self) -> None:
         """Drops what was taken."""

@@ -69,7 +69,7 @@ def create_app() -> "typer.Typer":
         ] = False,
         no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw no plot.")] = False,
     ) -> None:
-        """Train networks on handwritten digits and show their gradients, layer by layer."""
+        """Train sick networks, hear the monitor's verdict, apply remedies, measure the recovery."""
         from gradkern.demo.show import show
 
         if not no_plot:

@@ -327,6 +327,11 @@ class ActivationMeter:
         name = self.watched[index].name
         return f"{name}#{call + 1}" if index in repeated else name
 
+    @property
+    def bytes(self) -> int:
+        """What the counts of active units take."""
+        return sum(active.nbytes for active, _ in self._seen.values())
+
     def _count_active(self, key: _Key, active: Floats, samples: int) -> None:
         before, seen = self._seen.get(key, (np.zeros_like(active), 0.0))
         if before.shape != active.shape:

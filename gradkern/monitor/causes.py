@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from gradkern.monitor.alerts import Severity
 from gradkern.monitor.network import Network
 from gradkern.monitor.past import Past
 from gradkern.monitor.record import ActivationTable, StepRecord
@@ -30,19 +31,30 @@ class Case:
         network: what the model is made of.
         record: the last judged step.
         past: earlier steps.
-        rules: the names of the rules that have alerted; `holding`: those that hold now.
+        rules: the names of the rules that have alerted; `holding`: those that hold now, and how
+            severe they are.
     """
 
     network: Network
     record: StepRecord
     past: Past
     rules: frozenset[str]
-    holding: frozenset[str]
+    holding: Mapping[str, Severity]
 
     @property
     def outputs(self) -> ActivationTable:
         """What modules put out in the first step."""
         return self.past.first_outputs
+
+    @property
+    def repeated_layers(self) -> frozenset[str]:
+        """Layers with weights that one forward pass calls several times: recurrence by hand."""
+        names = (name.partition("#") for name in self.outputs.names)
+        return frozenset(n for n, mark, _ in names if mark) & set(self.network.layers)
+
+    @property
+    def is_recurrent(self) -> bool:
+        return bool(self.network.recurrent or self.repeated_layers)
 
     @property
     def slope_through_time(self) -> float:
@@ -105,19 +117,22 @@ def _initial_scale(case: Case, low: bool, high: bool) -> str | None:
 
 
 def _recurrence(case: Case) -> str | None:
-    if not case.network.recurrent:
+    if not case.is_recurrent:
         return None
-    where = ", ".join(case.network.recurrent_kinds)
+    where = ", ".join(case.network.recurrent_kinds or sorted(case.repeated_layers))
     slope = case.slope_through_time
     measured = "" if math.isnan(slope) else f", {slope:+.2f} decades per time step"
     return f"the gradient passes the same weights at every time step of {where}{measured}"
 
 
 def _exploding_recurrence(case: Case) -> str | None:
-    if not case.network.recurrent:
-        return None
-    hidden = [i for i, n in enumerate(case.network.names) if "weight_hh" in n]
-    gains = [float(case.past.first_weights[i] * math.sqrt(case.network.fan_in[i])) for i in hidden]
+    network = case.network
+    square = [
+        i
+        for i, (name, layer) in enumerate(zip(network.names, network.layers, strict=True))
+        if "weight_hh" in name or (layer in case.repeated_layers and network.matrices[i])
+    ]
+    gains = [float(case.past.first_weights[i] * math.sqrt(network.fan_in[i])) for i in square]
     if max(gains, default=0.0) > _LARGE_RECURRENT_GAIN:
         return (
             f"the recurrent weights began with a gain of {max(gains):.2g}: above 1 a signal grows "

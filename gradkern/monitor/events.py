@@ -20,13 +20,16 @@ Event: TypeAlias = dict[str, Any]
 FORMAT = 1
 
 
-def run_event(record: StepRecord, network: Network, begins: bool) -> Event:
+def run_event(
+    record: StepRecord, network: Network, begins: bool, updates: str | None, held: int
+) -> Event:
     """The names that the following steps' numbers belong to.
 
     Args:
         record: the first of these steps.
         network: the model's facts.
         begins: whether a training begins here; else it goes on.
+        updates: how they are measured; `held`: the bytes that takes.
     """
     return {
         "kind": "run",
@@ -38,6 +41,8 @@ def run_event(record: StepRecord, network: Network, begins: bool) -> Event:
         "outputs": list(record.activations.names),
         "output_kinds": list(record.activations.kinds),
         "optimizers": list(network.optimizers),
+        "updates": updates,
+        "updates_bytes": held,
     }
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradkern.monitor.events import Event, numbers, plain
+from gradkern.monitor.record import Floats
 
 # Numbers of a step as a whole are few: there can be more of them than of layers.
 _POINTS_PER_ROW = 5
 _KEPT_ALERTS = 1000
-Half = NDArray[np.float16]
+# A row and its array, as CPython and NumPy hold them.
+_ROW_OBJECT = 200
+Half: TypeAlias = NDArray[np.float16]
 
 
 @dataclass
@@ -27,17 +30,59 @@ class Point:
     after: float
 
 
-@dataclass
 class Row:
-    """The layers in one step; log10 of norms and ratios, which half precision keeps to 4%."""
+    """The layers in one step, packed: log10 of norms and ratios, which half precision keeps to 4%.
 
-    step: int
-    gradient: Half
-    update: Half
-    weight: Half
-    output_std: Half
-    saturated: Half
-    dead: Half
+    Args:
+        step: counted from 1.
+        packed: the three quantities of the parameters, then the three of the outputs.
+        parameters: how many there are.
+    """
+
+    __slots__ = ("packed", "parameters", "step")
+
+    def __init__(self, step: int, packed: Half, parameters: int) -> None:
+        self.step = step
+        self.packed = packed
+        self.parameters = parameters
+
+    def _of_parameters(self, place: int) -> Half:
+        return self.packed[place * self.parameters : (place + 1) * self.parameters]
+
+    def _of_outputs(self, place: int) -> Half:
+        rest = self.packed[3 * self.parameters :]
+        count = len(rest) // 3
+        return rest[place * count : (place + 1) * count]
+
+    @property
+    def gradient(self) -> Half:
+        """log10 of the gradients' norms; -inf for 0, which is not the same as vanished."""
+        return self._of_parameters(0)
+
+    @property
+    def update(self) -> Half:
+        """log10 of std(dw) / std(w)."""
+        return self._of_parameters(1)
+
+    @property
+    def weight(self) -> Half:
+        """log10 of the weights' rms."""
+        return self._of_parameters(2)
+
+    @property
+    def output_std(self) -> Half:
+        """log10 of the outputs' standard deviations."""
+        return self._of_outputs(0)
+
+    @property
+    def saturated(self) -> Half:
+        """Shares of saturated outputs."""
+        return self._of_outputs(1)
+
+    @property
+    def dead(self) -> Half:
+        """Shares of dead units."""
+        return self._of_outputs(2)
 
 
 class RunHistory:
@@ -52,7 +97,7 @@ class RunHistory:
 
     Attributes:
         run: the last run event.
-        rows, points: the oldest first.
+        rows: the oldest first.
         first, last: of the rows, also where thinning has dropped them.
         alerts: the last thousand, as dictionaries.
         verdict: the last verdict event, if there is one.
@@ -66,7 +111,8 @@ class RunHistory:
     def _clear(self) -> None:
         self.run: Event = {}
         self.rows: list[Row] = []
-        self.points: list[Point] = []
+        self._points = np.empty((_POINTS_PER_ROW * self.max_rows, 4))
+        self._point_count = 0
         self.first: Row | None = None
         self.last: Row | None = None
         self.last_step: Event = {}
@@ -95,20 +141,23 @@ class RunHistory:
 
     def _add_step(self, event: Event) -> None:
         self.last_step = event
-        point = Point(
-            int(event["step"]),
-            float(event["loss"]),
-            float(event["total_norm_before_clipping"]),
-            float(event["total_norm_after_clipping"]),
-        )
-        self.points, self._point_stride = _thinned(
-            self.points, self._point_stride, _POINTS_PER_ROW * self.max_rows, _largest
-        )
-        if self.steps % self._point_stride == 0 or not self.points:
-            self.points.append(point)
+        point = [
+            float(event[name])
+            for name in (
+                "step",
+                "loss",
+                "total_norm_before_clipping",
+                "total_norm_after_clipping",
+            )
+        ]
+        if self._point_count == len(self._points):
+            self._halve_points()
+        if self.steps % self._point_stride == 0:
+            self._points[self._point_count] = point
+            self._point_count += 1
         else:
-            self.points[-1] = _largest(self.points[-1], point)
-        self.rows, self._row_stride = _thinned(self.rows, self._row_stride, self.max_rows, None)
+            _take_largest(self._points[self._point_count - 1], np.array(point))
+        self.rows, self._row_stride = _thinned(self.rows, self._row_stride, self.max_rows)
         row = _row(event)
         self.first = self.first or row
         self.last = row
@@ -116,11 +165,24 @@ class RunHistory:
             self.rows.append(row)
         self.steps += 1
 
+    def _halve_points(self) -> None:
+        """Makes one point of two neighbours."""
+        kept = self._points[::2].copy()
+        _take_largest(kept[: len(self._points) // 2], self._points[1::2])
+        self._point_count = len(kept)
+        self._points[: self._point_count] = kept
+        self._point_stride *= 2
+
+    @property
+    def points(self) -> list[Point]:
+        """The steps as a whole, the oldest first."""
+        return [Point(int(p[0]), *map(float, p[1:])) for p in self._points[: self._point_count]]
+
     @property
     def bytes(self) -> int:
-        """What the kept numbers take."""
-        per_row = 0 if self.last is None else sum(v.nbytes for v in _arrays(self.last))
-        return per_row * (len(self.rows) + 2) + 32 * len(self.points)
+        """What the kept numbers take, with the objects that hold them."""
+        per_row = 0 if self.last is None else self.last.packed.nbytes + _ROW_OBJECT
+        return per_row * (len(self.rows) + 2) + self._points.nbytes
 
     @property
     def shown_rows(self) -> list[Row]:
@@ -133,12 +195,14 @@ class RunHistory:
         """As plain data; see :meth:`load_state_dict`."""
 
         def row(of: Row | None) -> dict[str, Any] | None:
-            return None if of is None else {k: _listed(v) for k, v in vars(of).items()}
+            if of is None:
+                return None
+            return {"step": of.step, "packed": of.packed.tolist(), "parameters": of.parameters}
 
         return {
             "run": plain(self.run),
             "rows": [row(r) for r in self.rows],
-            "points": [asdict(p) for p in self.points],
+            "points": self._points[: self._point_count].tolist(),
             "first": row(self.first),
             "last": row(self.last),
             "last_step": plain(self.last_step),
@@ -154,13 +218,13 @@ class RunHistory:
         def row(of: dict[str, Any] | None) -> Row | None:
             if of is None:
                 return None
-            arrays = {k: np.array(v, dtype=np.float16) for k, v in of.items() if k != "step"}
-            return Row(step=of["step"], **arrays)
+            return Row(of["step"], np.array(of["packed"], dtype=np.float16), of["parameters"])
 
         self._clear()
         self.run = state["run"]
         self.rows = [r for r in map(row, state["rows"]) if r is not None]
-        self.points = [Point(**p) for p in state["points"]]
+        self._point_count = min(len(state["points"]), len(self._points))
+        self._points[: self._point_count] = state["points"][-self._point_count :]
         self.first, self.last = row(state["first"]), row(state["last"])
         self.last_step = state["last_step"]
         self.alerts.extend(state["alerts"])
@@ -169,44 +233,20 @@ class RunHistory:
         self._row_stride, self._point_stride = state["strides"]
 
 
-def _arrays(row: Row) -> list[Half]:
-    return [value for value in vars(row).values() if isinstance(value, np.ndarray)]
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
-
-
-def _thinned(kept: list[Any], stride: int, limit: int, merge: Any) -> tuple[list[Any], int]:
+def _thinned(kept: list[Row], stride: int, limit: int) -> tuple[list[Row], int]:
     """Half of what is kept, and twice the stride, where the limit is reached."""
-    if len(kept) < limit:
-        return kept, stride
-    if merge is None:
-        return kept[::2], 2 * stride
-    pairs = [merge(a, b) for a, b in zip(kept[::2], kept[1::2], strict=False)]
-    return pairs + ([kept[-1]] if len(kept) % 2 else []), 2 * stride
+    return (kept, stride) if len(kept) < limit else (kept[::2], 2 * stride)
 
 
-def _largest(a: Point, b: Point) -> Point:
-    # fmax: a NaN does not hide a number, and infinity does.
-    return Point(
-        a.step,
-        float(np.fmax(a.loss, b.loss)),
-        float(np.fmax(a.before, b.before)),
-        float(np.fmax(a.after, b.after)),
-    )
+def _take_largest(points: Floats, others: Floats) -> None:
+    """The largest of each number but the step; NaN hides no number, and infinity does."""
+    points[..., 1:] = np.fmax(points[..., 1:], others[..., 1:])
 
 
 def _row(event: Event) -> Row:
-    return Row(
-        int(event["step"]),
-        _decades(event["gradient_norm"]),
-        _decades(event["update_ratio"]),
-        _decades(event["weight_rms"]),
-        _decades(event["output_std"]),
-        _half(event["saturated"]),
-        _half(event["dead"]),
-    )
+    parts = [_decades(event[name]) for name in ("gradient_norm", "update_ratio", "weight_rms")]
+    parts += [_decades(event["output_std"]), _half(event["saturated"]), _half(event["dead"])]
+    return Row(int(event["step"]), np.concatenate(parts), len(parts[0]))
 
 
 def _half(values: Any) -> Half:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from gradkern.monitor.alerts import SEVERITIES, Alert
+from gradkern.monitor.alerts import SEVERITIES, Alert, Severity
 from gradkern.monitor.network import Network
 from gradkern.monitor.past import Past
 from gradkern.monitor.record import StepRecord
@@ -43,6 +43,12 @@ class Judge:
         self.findings: dict[str, Finding] = {}
         """What holds now, by the rule's name, and has persisted."""
         self._episodes = {rule.name: _Episode() for rule in self.rules}
+
+    @property
+    def holding(self) -> dict[str, Severity]:
+        """The rules that hold now, and how severe they are."""
+        severities = {rule.name: rule.severity for rule in self.rules}
+        return {name: f.severity or severities[name] for name, f in self.findings.items()}
 
     def judge(self, record: StepRecord, network: Network) -> list[Alert]:
         """The alerts that this step raises."""

@@ -386,7 +386,9 @@ class Monitor:
         """
         return {
             "samples": self._updates.bytes_for(self._parameters.tensors),
-            "history": self.history.bytes + self.judge.past.bytes,
+            "history": self.history.bytes
+            + self.judge.past.bytes
+            + (0 if self._activations is None else self._activations.bytes),
             "parameters": sum(p.nbytes for p in self.model.parameters()),
         }
 
@@ -426,7 +428,7 @@ class Monitor:
             record=self.last,
             past=past,
             rules=frozenset(alert.rule for alert in self.judge.alerts),
-            holding=frozenset(self.judge.findings),
+            holding=self.judge.holding,
         )
         return judge_training(self.alerts, {r.name: r.indicates for r in self.judge.rules}, case)
 
@@ -543,7 +545,8 @@ class Monitor:
         if names != self._named:
             begins = self._named is None and not self._resumed
             self._named = names
-            self._emit(run_event(record, pending.network, begins))
+            held = self._updates.bytes_for(self._parameters.tensors)
+            self._emit(run_event(record, pending.network, begins, self._updates.mode, held))
         self._emit(step_event(record))
         alerts = self.judge.judge(record, pending.network)
         for alert in alerts:

@@ -11,10 +11,11 @@ from gradkern.monitor.record import ActivationTable, Floats, StepRecord
 
 # Longer than any rule's window.
 WINDOW = 256
-WEIGHT_WINDOW = 64
+WEIGHT_WINDOW = 20
 STALL_STEPS = 200
 STALL_IMPROVEMENT = 0.01
 CONVERGED_SHARE = 0.1
+LEARNT_SHARE = 0.5
 _AVERAGED = 50
 
 
@@ -97,6 +98,11 @@ class Past:
         return self.has_loss and self.recent_loss < CONVERGED_SHARE * self.first_loss
 
     @property
+    def learnt(self) -> bool:
+        """Whether the loss is below half of what it was at the start."""
+        return self.has_loss and self.recent_loss < LEARNT_SHARE * self.first_loss
+
+    @property
     def improvement(self) -> float:
         """By what share the loss has become better in 200 steps; NaN before that many."""
         losses = self.losses
@@ -121,7 +127,7 @@ class Past:
     @property
     def bytes(self) -> int:
         """What the windows take."""
-        return sum(w.nbytes for w in self._weights) + self.first_weights.nbytes + 3 * 8 * WINDOW
+        return sum(w.nbytes for w in self._weights) + self.first_weights.nbytes + 3 * 32 * WINDOW
 
     def state_dict(self) -> dict[str, Any]:
         """As plain data."""

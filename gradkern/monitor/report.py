@@ -114,8 +114,14 @@ class Report:
         return (
             f"step {step['step']}: loss {float(step['loss']):.4g}, learning rate "
             f"{float(step['learning_rate']):.3g}, total gradient norm {before:.3g} before and "
-            f"{after:.3g} after clipping"
+            f"{after:.3g} after clipping{self._cost_of_updates()}"
         )
+
+    def _cost_of_updates(self) -> str:
+        run = self.history.run
+        if run.get("updates") != "exact":
+            return ""
+        return f"; exact updates hold {run['updates_bytes'] / 2**20:.3g} MiB, as the parameters do"
 
     def layers(self) -> list[dict[str, Any]]:
         """The weights from the input to the loss: name, norms now and at first, update, bar.

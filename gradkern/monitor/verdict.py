@@ -15,7 +15,6 @@ from gradkern.monitor.remedies import Remedy, ranked
 HEALTHY = "HEALTHY"
 # A warning is over when it has not come again for as long, and the loss has halved since the start.
 _RECENT_STEPS = 200
-_LEARNT = 0.5
 # What is only a symptom, if anything else was noticed.
 _SYMPTOMS = ("NON-FINITE", "NOT LEARNING")
 # Where two come at the same step with the same severity.
@@ -143,7 +142,7 @@ def judge_training(alerts: Sequence[Alert], indicates: dict[str, str], case: Cas
         slope=math.nan if wrong_way else slope,
         cause=cause,
         evidence=evidence,
-        remedies=ranked(kind, cause.name, bool(case.network.recurrent)),
+        remedies=ranked(kind, cause.name, case.is_recurrent),
         also=_others([a for a in alerts if indicates.get(a.rule) != kind]),
     )
 
@@ -157,11 +156,11 @@ def _kinds(
 ) -> dict[str, list[Alert]]:
     """The alerts that still count, by the verdict that they are evidence for."""
     oldest = case.record.step - _RECENT_STEPS
-    learnt = case.past.has_loss and case.past.recent_loss < _LEARNT * case.past.first_loss
     by_kind: dict[str, list[Alert]] = {}
     for alert in alerts:
         kind = indicates.get(alert.rule, "")
-        over = learnt and alert.step <= oldest and alert.rule not in case.holding
+        now = case.holding.get(alert.rule)
+        over = now == "note" or (now is None and case.past.learnt and alert.step <= oldest)
         if kind and (alert.severity == "error" or (alert.severity == "warning" and not over)):
             by_kind.setdefault(kind, []).append(alert)
     for symptom in _SYMPTOMS:

@@ -63,6 +63,17 @@ def test_terminal_has_a_bar_for_each_layer(sick: gradkern.Monitor) -> None:
         assert word in text
 
 
+def test_exact_updates_show_what_they_cost() -> None:
+    model = network(width=64)
+    sampled, exact = gradkern.Monitor(model), gradkern.Monitor(model, updates="exact")
+    for monitor in (sampled, exact):
+        monitor.step(1.0)
+    assert "exact updates hold 0.0" in str(exact.report())
+    assert "exact updates" not in str(sampled.report())
+    assert exact.memory()["samples"] == exact.memory()["parameters"]
+    assert sampled.memory()["samples"] <= 0.005 * exact.memory()["parameters"]
+
+
 def test_report_before_any_step() -> None:
     with pytest.raises(RuntimeError, match="nothing has been measured"):
         gradkern.Monitor(network()).report()

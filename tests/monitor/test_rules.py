@@ -336,6 +336,14 @@ def test_no_rule_speaks_of_a_healthy_step() -> None:
     assert not judge.alerts
 
 
+def test_what_has_learnt_may_rest_and_saturate() -> None:
+    learnt = [HEALTHY] * 5 + [replace(HEALTHY, loss=0.3)] * 300
+    assert {a.severity for a in judged("loss_stall", *learnt)} == {"note"}
+    saturated = outputs(saturated=0.9, kind="Tanh")
+    late = [replace(r, activations=saturated) for r in learnt[100:]]
+    assert {a.severity for a in judged("saturation", *learnt[:100], *late)} == {"note"}
+
+
 # The registry.
 
 

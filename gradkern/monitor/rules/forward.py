@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern.monitor.alerts import Severity
 from gradkern.monitor.depth_profile import output_profile
 from gradkern.monitor.rules.registry import Finding, Observation, Rule, rule
 
@@ -62,8 +63,14 @@ class Saturation(Rule):
             _named(outputs.names, flat),
             worst,
             f"up to {worst:.0%} of the outputs are saturated",
-            "error" if seen.past.stalled else "warning",
+            self._severity(seen),
         )
+
+    @staticmethod
+    def _severity(seen: Observation) -> Severity:
+        if seen.past.learnt:  # past the flat ends, as skip connections do
+            return "note"
+        return "error" if seen.past.stalled else "warning"
 
 
 @rule

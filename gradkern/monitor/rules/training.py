@@ -75,10 +75,11 @@ class LossStall(Rule):
         improvement = seen.past.improvement
         if seen.past.converged or not improvement < self.threshold:
             return None
+        direction = "better" if improvement >= 0 else "worse"
         return Finding(
             (),
             improvement,
-            f"the loss is {max(improvement, 0.0):.1%} better than 200 steps ago"
-            if improvement >= 0
-            else f"the loss is {-improvement:.1%} worse than 200 steps ago",
+            f"the loss is {abs(improvement):.1%} {direction} than 200 steps ago",
+            # Having learnt, a network may rest.
+            "note" if seen.past.learnt else "warning",
         )

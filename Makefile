@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test bench lint format generate wheel cuda fuzz clean
+.PHONY: demo test bench lint format generate wheel cuda fuzz matrix clean
 
 demo: $(STAMP)
 	$(BIN)/gradkern demo
@@ -52,6 +52,10 @@ fuzz: $(STAMP)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 $(BIN)/python tests/run_with_package.py build/asan \
 	  tests/fuzz_arguments.py --count 10000
+
+# Trains sick and healthy networks in full, and says what the monitor found: about 15 minutes.
+matrix: $(STAMP)
+	$(BIN)/python tests/monitor/matrix.py --seeds 0,1
 
 clean:
 	rm -rf $(VENV) build dist

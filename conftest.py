@@ -10,6 +10,9 @@ import torch
 
 import gradkern
 
+# They have no examples, and import libraries that take long to load.
+collect_ignore = ["gradkern/monitor/huggingface.py", "gradkern/monitor/lightning.py"]
+
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace: dict[str, Any]) -> None:

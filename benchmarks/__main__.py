@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks import clip
-from benchmarks.command_line import application
+from benchmarks import clip, monitor
+from benchmarks.command_line import Family, application
 
 # A new family is one module with rows, and its name here.
-FAMILIES = {"clip": clip.rows}
+FAMILIES: dict[str, Family] = {"clip": clip.rows, "monitor": monitor.rows}
 
 application(FAMILIES, "all")()

@@ -15,6 +15,7 @@ from rich.console import Console
 import gradkern
 from benchmarks import results_json, results_plot, results_table
 from benchmarks.measurement import QUICK, Settings, measure
+from benchmarks.paired_timing import Budget
 from benchmarks.rows import Row
 
 Family = Callable[[torch.device, bool], Iterable[Row[Any]]]
@@ -52,6 +53,9 @@ def application(families: Mapping[str, Family], name: str) -> typer.Typer:
         pattern: Annotated[
             str, typer.Option("--filter", help="Only rows whose title has this expression.")
         ] = "",
+        seconds: Annotated[
+            float, typer.Option(min=0.0, help="How long each row is timed, at least.")
+        ] = Budget().seconds,
         threads: Annotated[
             int | None, typer.Option(min=1, help="CPU threads; torch's default if not given.")
         ] = None,
@@ -74,7 +78,9 @@ def application(families: Mapping[str, Family], name: str) -> typer.Typer:
             raise typer.BadParameter(f"--filter: no row's title matches {pattern!r}")
 
         with Console(stderr=True).status("") as status:
-            measured = measure(rows, QUICK if quick else Settings(), status.update)
+            measured = measure(
+                rows, QUICK if quick else Settings(Budget(seconds=seconds)), status.update
+            )
         console = Console()
         if not console.is_terminal:
             console = Console(width=TABLE_WIDTH)

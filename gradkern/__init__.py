@@ -4,8 +4,9 @@ Clipping and norms: :func:`clip_grad_norm_`, :func:`clip_grads_with_norm_`, :fun
     and
 :func:`get_total_norm` are drop-ins for :mod:`torch.nn.utils`; :func:`clip_grad_norm_with_stats_`,
 :func:`clip_grad_norm_per_tensor_`, :func:`adaptive_clip_grad_` and :func:`defer_clip_grad_norm_` go
-further. Measurements: :func:`tensor_stats`, :func:`grad_norms`, :func:`param_norms`. Activations:
-:mod:`gradkern.functional`, :mod:`gradkern.nn`. For NumPy arrays: :mod:`gradkern.numpy`.
+further. Measurements: :func:`tensor_stats`, :func:`grad_norms`, :func:`param_norms`. What happens
+in a training, and what to do about it: :class:`Monitor`. Activations: :mod:`gradkern.functional`,
+:mod:`gradkern.nn`. For NumPy arrays: :mod:`gradkern.numpy`.
 """
 
 from gradkern import functional, nn
@@ -21,6 +22,7 @@ from gradkern.clip import (
     get_total_norm,
 )
 from gradkern.deferred_clip import defer_clip_grad_norm_
+from gradkern.monitor import Monitor, rule
 from gradkern.stats import NormTable, TensorStats, grad_norms, param_norms, tensor_stats
 from gradkern.torch_patch import patch_torch
 
@@ -28,6 +30,7 @@ __version__: str = build_info()["version"]
 
 __all__ = [
     "ActivationStats",
+    "Monitor",
     "NormTable",
     "TensorStats",
     "adaptive_clip_grad_",
@@ -44,5 +47,6 @@ __all__ = [
     "nn",
     "param_norms",
     "patch_torch",
+    "rule",
     "tensor_stats",
 ]

@@ -12,7 +12,11 @@ import gradkern
 if TYPE_CHECKING:
     import typer
 
-_EXTRA_PACKAGES = frozenset({"typer", "rich", "sklearn", "matplotlib"})
+    from gradkern.monitor.report import Report
+
+_EXTRA_PACKAGES = frozenset({"typer", "rich", "sklearn", "matplotlib", "plotly", "jinja2"})
+# Where the output is not a terminal, rich assumes 80 columns and would fold the layers.
+_REPORT_WIDTH = 140
 
 
 def main() -> None:
@@ -65,14 +69,75 @@ def create_app() -> "typer.Typer":
         ] = False,
         no_plot: Annotated[bool, typer.Option("--no-plot", help="Draw no plot.")] = False,
     ) -> None:
-        """Train networks on handwritten digits and show their gradients, layer by layer."""
+        """Train sick networks, hear the monitor's verdict, apply remedies, measure the recovery."""
         from gradkern.demo.show import show
 
         if not no_plot:
             _check_output(output)
         show(seed=seed, quick=quick, output=None if no_plot else output)
 
+    @app.command()
+    def doctor(
+        training: Annotated[
+            str,
+            typer.Argument(
+                help="module:function; the function returns (model, loss, batches), or these and "
+                "an optimizer."
+            ),
+        ],
+        steps: Annotated[int, typer.Option(min=1, help="How many steps to train.")] = 300,
+        max_norm: Annotated[
+            float | None, typer.Option(min=0.0, help="Clip gradients to this total norm.")
+        ] = None,
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of torch.")] = 0,
+        log: Annotated[Path | None, typer.Option(help="Write every step to this file.")] = None,
+        html: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    ) -> None:
+        """Train for some steps and say what is wrong, why, and what to do. Exit code 1: errors."""
+        import torch
+
+        from gradkern.monitor.doctor import examine, load
+
+        torch.manual_seed(seed)
+        try:
+            made = load(training)
+        except (ValueError, TypeError, ImportError, AttributeError) as error:
+            raise typer.BadParameter(str(error), param_hint="TRAINING") from error
+        report = examine(made, steps, max_norm, log, live=sys.stderr.isatty())
+        _show_report(report, html, None)
+        raise typer.Exit(report.verdict["severity"] == "error")
+
+    @app.command()
+    def report(
+        log: Annotated[Path, typer.Argument(help="A JSONL log of gradkern.Monitor.")],
+        html: Annotated[Path | None, typer.Option(help="Write one HTML file.")] = None,
+        plot: Annotated[Path | None, typer.Option(help="Draw the plots to this file.")] = None,
+    ) -> None:
+        """Show what a monitor has logged, of a training that runs, has ended, or has crashed."""
+        from gradkern.monitor.report import Report
+
+        try:
+            read = Report.of_log(log)
+        except (ValueError, OSError) as error:
+            raise typer.BadParameter(str(error), param_hint="LOG") from error
+        _show_report(read, html, plot)
+
     return app
+
+
+def _show_report(report: "Report", html: Path | None, plot: Path | None) -> None:
+    """Prints a report, and writes it where wanted."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_REPORT_WIDTH)
+    console.print(report)
+    if html is not None:
+        console.print(f"Report: {report.html(html)}", soft_wrap=True, highlight=False)
+    if plot is not None:
+        report.plot(plot)
+        console.print(f"Plots: {plot}", soft_wrap=True, highlight=False)
 
 
 def _check_output(output: Path) -> None:

@@ -117,6 +117,25 @@ class _DeferredClip:
         return None
 
 
+def pending_clip(optimizer: Optimizer) -> Tensor | None:
+    """What an optimizer's next step will divide its gradients by, to clip them.
+
+    Returns:
+        The divisor (1 / coefficient, 0-dim); None where no clip is pending. A scale that the
+        optimizer had of its own is not in it.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> pending_clip(torch.optim.SGD([weight], lr=1.0, fused=True)) is None
+        True
+    """
+    pending = vars(optimizer).get(_PENDING)
+    if pending is None:
+        return None
+    divisor: Tensor = pending.divisor
+    return divisor if pending.own_scale is None else divisor / pending.own_scale
+
+
 def defer_clip_grad_norm_(
     optimizer: Optimizer,
     max_norm: float,

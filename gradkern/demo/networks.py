@@ -35,13 +35,20 @@ class DeepStack(LayeredNetwork):
         depth: int,
         activation: type[nn.Module],
         initialise: Callable[[Tensor], object] | None = None,
+        batch_norm: bool = False,
+        skip: bool = False,
     ) -> None:
-        """`initialise` fills a hidden weight (the bias: 0); None keeps PyTorch's default."""
+        """`initialise` fills a hidden weight (the bias: 0); None keeps PyTorch's default.
+
+        Batch norms come before the activations; skip connections around each layer.
+        """
         super().__init__()
         self.depth = depth
         self.hidden = nn.ModuleList(
             nn.Linear(PIXELS if i == 0 else WIDTH, WIDTH) for i in range(depth)
         )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(WIDTH) for _ in range(depth if batch_norm else 0))
+        self.skip = skip
         self.activation = activation()
         self.output = nn.Linear(WIDTH, CLASSES)
         if initialise is not None:
@@ -51,8 +58,12 @@ class DeepStack(LayeredNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         values = images
-        for layer in self.hidden:
-            values = self.activation(layer(values))
+        for i, layer in enumerate(self.hidden):
+            inner = layer(values)
+            if len(self.norms):
+                inner = self.norms[i](inner)
+            inner = self.activation(inner)
+            values = values + inner if self.skip else inner
         logits: Tensor = self.output(values)
         return logits
 

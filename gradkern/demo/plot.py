@@ -27,6 +27,11 @@ _STYLES = (
     ("#AA4499", "D", "--"),
     ("#56B4E9", "v", "-."),
     ("#E69F00", "P", ":"),
+    ("#CC79A7", "X", "-"),
+    ("#332288", "*", "--"),
+    ("#117733", "<", "-."),
+    ("#882255", ">", ":"),
+    ("#661100", "h", "-"),
 )
 _GREY = "#595959"
 _BAND = "#F0E442"
@@ -82,7 +87,7 @@ def draw(results: Sequence[Result]) -> Figure:
         for group in lines
         for line in group
         if any(other.run.workload.max_norm is not None for other in group)
-    ]
+    ][:2]  # the sick one, and the first that is clipped
     if clipped:
         _draw_norms(figure.add_subplot(grid[-1, :3]), clipped)
     losses = figure.add_subplot(grid[-1, 3 if clipped else 0 :])
@@ -91,11 +96,18 @@ def draw(results: Sequence[Result]) -> Figure:
 
 
 def _draw_profiles(axes: Axes, result: Result, group: Sequence[_Line]) -> None:
-    """Norm against depth: the first step, which all runs of a section share, and each run's end."""
+    """Norm against depth: the sick network's first step, and each run's end."""
     first = group[0].run.first
     depth = range(1, len(first.layers) + 1)
     axes.semilogy(
-        depth, first.norms, color=_GREY, marker="o", mfc="white", ls="--", ms=5, label="step 1"
+        depth,
+        first.norms,
+        color=_GREY,
+        marker="o",
+        mfc="white",
+        ls="--",
+        ms=5,
+        label=f"step 1: {group[0].run.workload.name}",
     )
     for line in group:
         run = line.run

@@ -1,8 +1,7 @@
-"""A section of the demo: what to train, and what to say about it."""
+"""A section of the demo: a sick network, and the same one with each of the remedies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gradkern.demo.training import Run, Workload
@@ -10,7 +9,7 @@ from gradkern.demo.training import Run, Workload
 
 @dataclass(frozen=True)
 class Section:
-    """One lesson: a few networks, shown in one plot, and the verdict on them."""
+    """One lesson, shown in one plot."""
 
     title: str
     subtitle: str
@@ -18,9 +17,13 @@ class Section:
     """What to look out for, in a sentence or two, before the training starts."""
     unit: str
     """What the depth counts: a layer, a row read, a time step."""
-    workloads: tuple[Workload, ...]
-    verdict: Callable[[Sequence[Run]], str]
-    """The conclusion in plain words; takes one run per workload, in their order."""
+    sick: Workload
+    remedies: tuple[Workload, ...]
+    """Each is the sick one with one thing changed; its name is that of the remedy."""
+
+    @property
+    def workloads(self) -> tuple[Workload, ...]:
+        return (self.sick, *self.remedies)
 
 
 @dataclass(frozen=True)
@@ -31,5 +34,9 @@ class Result:
     runs: tuple[Run, ...]
 
     @property
-    def verdict(self) -> str:
-        return self.section.verdict(self.runs)
+    def sick(self) -> Run:
+        return self.runs[0]
+
+    @property
+    def remedies(self) -> tuple[Run, ...]:
+        return self.runs[1:]

@@ -10,11 +10,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gradkern.demo import digits, exploding, healthy, terminal, vanishing
+from gradkern.demo import digits, exploding, learning_rate, terminal, vanishing
 from gradkern.demo.section import Result, Section
 from gradkern.demo.training import train
 
-SECTIONS: tuple[Section, ...] = (vanishing.SECTION, healthy.SECTION, exploding.SECTION)
+SECTIONS: tuple[Section, ...] = (
+    vanishing.SECTION,
+    learning_rate.SECTION,
+    exploding.SECTION,
+)
 
 
 def show(
@@ -24,13 +28,14 @@ def show(
     output: Path | None = None,
     console: Console | None = None,
 ) -> list[Result]:
-    """Trains every section's networks, prints tables and verdicts, and draws the plot.
+    """Trains every section's networks, prints the monitor's verdicts, and draws the plot.
 
     Args:
         seed: for the split of the data, the initial weights and the order of the batches. The same
             seed gives the same numbers.
         quick: a few epochs only: the gradients of the first step are the same, the training is cut.
-        output: file of the plot; None draws none.
+        output: file of the plot; None draws none. The monitor's report on the first sick network
+            goes beside it, as HTML.
         console: for the tables (default: standard output). The progress bar joins them where that
             is a terminal; else it goes to standard error, so that what is written elsewhere is the
             same from run to run.
@@ -71,6 +76,13 @@ def show(
 
         plot.save(results, output)
         console.print(f"Plot: {output}", soft_wrap=True, highlight=False)
+        page = results[0].sick.report.html(output.with_suffix(".html"))
+        console.print(
+            f"The monitor's report on the {results[0].sick.workload.name}, with its plots, for a "
+            f"browser: {page}",
+            soft_wrap=True,
+            highlight=False,
+        )
     return results
 
 

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gradkern.demo.diagnosis import diagnose
 from gradkern.demo.digits import Digits
 from gradkern.demo.section import Result
 from gradkern.demo.training import Run
@@ -20,12 +19,8 @@ from gradkern.demo.training import Run
 _BAR_DECADES = (-28, 20)
 _BAR_WIDTH = 24
 
-_COLOURS = {
-    "VANISHING": "bold magenta",
-    "EXPLODING": "bold red",
-    "CLIPPED": "bold cyan",
-    "HEALTHY": "bold green",
-}
+_COLOURS = {"VANISHING": "bold magenta", "EXPLODING": "bold red", "HEALTHY": "bold green"}
+_SHOWN_REMEDIES = 4
 
 
 def print_introduction(console: Console, digits: Digits, seed: int) -> None:
@@ -37,17 +32,64 @@ def print_introduction(console: Console, digits: Digits, seed: int) -> None:
 
 
 def print_result(console: Console, result: Result) -> None:
+    """The sick network layer by layer, the monitor's verdict on it, and what each remedy did."""
     console.print()
     console.rule(f"[bold]{result.section.title}", characters="-")
     console.print(result.section.lesson)
-    for run in result.runs:
-        console.print(_layers(run))
-    console.print(_coloured(result.verdict))
+    console.print(_layers(result.sick))
+    console.print(_diagnosis(result.sick))
+    console.print()
+    console.print(_recovery(result))
+
+
+def _diagnosis(run: Run) -> Group:
+    """What the monitor says, in short."""
+    verdict = run.report.verdict
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    for i, message in enumerate(verdict["evidence"]):
+        facts.add_row("evidence" if i == 0 else "", Text(message))
+    cause = verdict["cause"]
+    if cause["evidence"]:
+        facts.add_row("cause", Text(f"{cause['name']}: {cause['evidence']}"))
+    for i, remedy in enumerate(verdict["remedies"][:_SHOWN_REMEDIES], 1):
+        facts.add_row(f"remedy {i}", Text(f"{remedy['name']}: {remedy['call']}"))
+    return Group(
+        Text("The monitor's verdict:", style="bold"), _coloured(run.report.headline), facts
+    )
+
+
+def _recovery(result: Result) -> Table:
+    """The remedies, each applied to the sick network and trained."""
+    sick = result.sick
+    table = Table(
+        title=f"Each remedy applied, and trained (test accuracy before: {sick.accuracy:.2f})",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("remedy", no_wrap=True)
+    for column in ("first\n/ last", "loss", "test\nacc."):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("verdict now", no_wrap=True)
+    for run in result.remedies:
+        table.add_row(
+            run.workload.name,
+            f"{run.first.first_to_last:.1e}",
+            f"{run.final_loss:.2f}",
+            f"{run.accuracy:.2f}",
+            ProgressBar(total=1.0, completed=run.accuracy, width=_BAR_WIDTH // 2),
+            Text(run.verdict, style=_COLOURS.get(run.verdict, "bold")),
+        )
+    return table
 
 
 def print_summary(console: Console, results: Sequence[Result]) -> None:
     table = Table(title="What happened", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.pad_edge = False
+    table.padding = (0, 1)
     table.add_column("network", no_wrap=True)
     table.add_column("first\n/ last", justify="right")
     table.add_column("decades\nper layer", justify="right")
@@ -64,7 +106,7 @@ def print_summary(console: Console, results: Sequence[Result]) -> None:
                 f"{run.largest_norm:.1e}",
                 f"{run.final_loss:.2f}",
                 f"{run.accuracy:.2f}",
-                Text(diagnose(run), style=_COLOURS[diagnose(run)]),
+                Text(run.verdict, style=_COLOURS.get(run.verdict, "bold")),
             )
     console.print()
     console.print(table)

@@ -15,6 +15,7 @@ import gradkern
 from gradkern.demo.digits import Digits
 from gradkern.demo.networks import LayeredNetwork
 from gradkern.demo.profile import Profile, measure
+from gradkern.monitor import Report
 
 BATCH = 64
 
@@ -55,6 +56,13 @@ class Run:
     """The same after clipping (where nothing clips, the same numbers)."""
     accuracy: float
     """On the test set, at the end."""
+    report: Report
+    """What the monitor found."""
+
+    @property
+    def verdict(self) -> str:
+        """The monitor's, in one or two words."""
+        return str(self.report.verdict["verdict"])
 
     @property
     def diverged(self) -> bool:
@@ -87,18 +95,21 @@ def train(
     losses: list[float] = []
     norms: list[tuple[float, float]] = []
     profiles: list[Profile] = []
-    for images, labels in chain.from_iterable(digits.batches(BATCH, order) for _ in range(epochs)):
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(network(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        losses.append(loss.item())
-        profiles.append(measure(network))
-        norms.append(_clip(network, workload.max_norm))
-        # Also with a gradient that isn't finite, as in a training loop that doesn't look.
-        optimizer.step()
-        on_step()
-        if not math.isfinite(norms[-1][0]):
-            break
+    batches = chain.from_iterable(digits.batches(BATCH, order) for _ in range(epochs))
+    with gradkern.Monitor(network, optimizer, on_alert=None) as monitor:
+        for images, labels in batches:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(network(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.item())
+            profiles.append(measure(network))
+            norms.append(_clip(network, monitor, workload.max_norm))
+            # Also with a gradient that isn't finite, as in a training loop that doesn't look.
+            optimizer.step()
+            monitor.step(loss)
+            on_step()
+            if not math.isfinite(norms[-1][0]):
+                break
     now_step = max((i for i, p in enumerate(profiles, 1) if p.finite), default=1)
     return Run(
         workload=workload,
@@ -109,21 +120,27 @@ def train(
         norms_before=tuple(before for before, _ in norms),
         norms_after=tuple(after for _, after in norms),
         accuracy=_accuracy(network, digits),
+        report=_named(monitor.report(), workload.name),
     )
 
 
-def _clip(network: LayeredNetwork, max_norm: float | None) -> tuple[float, float]:
+def _named(report: Report, name: str) -> Report:
+    report.title = name
+    return report
+
+
+def _clip(
+    network: LayeredNetwork, monitor: gradkern.Monitor, max_norm: float | None
+) -> tuple[float, float]:
     """Clips where there is a limit; returns the total norm before and after."""
+    before = monitor.clip_grad_norm_(math.inf if max_norm is None else max_norm)
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    if max_norm is None:
-        before = after = gradkern.get_total_norm(gradients)
-    else:
-        before = gradkern.clip_grad_norm_(network.parameters(), max_norm)
-        after = gradkern.get_total_norm(gradients)
+    after = before if max_norm is None else gradkern.get_total_norm(gradients)
     return before.item(), after.item()
 
 
 def _accuracy(network: LayeredNetwork, digits: Digits) -> float:
+    network.eval()
     with torch.no_grad():
         hits = network(digits.test_images).argmax(1) == digits.test_labels
     return float(hits.double().mean())

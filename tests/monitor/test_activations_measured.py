@@ -1,0 +1,394 @@
+"""What the monitor says of the outputs of modules, and which passes count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_training import batch, loss_of, network, train_step
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import gradkern
+from gradkern.monitor import ActivationTable, MeasuresOutput, OutputStatistics
+from gradkern.monitor.recurrence import decades_per_time_step
+
+
+def outputs_after(monitor: gradkern.Monitor) -> ActivationTable:
+    monitor.step()
+    monitor.flush()
+    assert monitor.last is not None
+    return monitor.last.activations
+
+
+def reference(model: nn.Sequential, inputs: Tensor) -> list[Tensor]:
+    values, outputs = inputs, []
+    with torch.no_grad():
+        for module in model:
+            values = module(values)
+            outputs.append(values.double())
+    return outputs
+
+
+@pytest.mark.parametrize("activation", [nn.Sigmoid, nn.Tanh, nn.ReLU, nn.GELU])
+def test_statistics_of_outputs(activation: type[nn.Module]) -> None:
+    model = network(activation)
+    inputs = 3 * batch()[0]
+    expected = reference(model, inputs)[1::2]
+    monitor = gradkern.Monitor(model)
+    model(inputs).sum().backward()
+    table = outputs_after(monitor)
+    assert table.names == ("1", "3", "5")
+    assert set(table.kinds) == {activation.__name__}
+    np.testing.assert_allclose(table.stats.mean, [float(o.mean()) for o in expected], rtol=1e-5)
+    np.testing.assert_allclose(
+        table.stats.std, [float(o.std(correction=0)) for o in expected], rtol=1e-5
+    )
+    np.testing.assert_allclose(table.mean_abs, [float(o.abs().mean()) for o in expected], rtol=1e-5)
+    if activation is nn.Sigmoid:
+        flat = [float(((o < 0.05) | (o > 0.95)).double().mean()) for o in expected]
+        slopes = [float((o * (1 - o)).mean()) for o in expected]
+    elif activation is nn.Tanh:
+        flat = [float((o.abs() > 0.97).double().mean()) for o in expected]
+        slopes = [float((1 - o * o).mean()) for o in expected]
+    elif activation is nn.ReLU:
+        flat = [np.nan] * 3
+        slopes = [float((o > 0).double().mean()) for o in expected]
+    else:
+        flat = slopes = [np.nan] * 3
+    np.testing.assert_allclose(table.saturated, flat, rtol=1e-5, equal_nan=True)
+    np.testing.assert_allclose(table.derivative, slopes, rtol=1e-4, equal_nan=True)
+
+
+def test_one_measurement_for_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    ours = gradkern.ops.tensor_stats
+    monkeypatch.setattr(
+        gradkern.ops, "tensor_stats", lambda tensors: sizes.append(len(tensors)) or ours(tensors)
+    )
+    model = network(depth=5)
+    gradkern.Monitor(model, updates=None)
+    model(batch()[0])
+    assert sizes == [5]
+
+
+def test_norms_and_values_per_channel() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.LayerNorm(180)
+    )
+    monitor = gradkern.Monitor(model)
+    model(torch.randn(2, 3, 8, 8)).sum().backward()
+    table = outputs_after(monitor)
+    assert table.names == ("1", "2", "4")
+    assert monitor.last is not None
+    assert monitor.last.values_per_channel == {"1": 2 * 6 * 6}
+    assert np.isnan(table.mean_abs[0]), "norms are not sampled"
+
+
+def test_in_place_activation_does_not_hide_what_it_overwrites() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(inplace=True))
+    monitor = gradkern.Monitor(model)
+    model(batch()[0]).sum().backward()
+    table = outputs_after(monitor)
+    assert table.names == ("1", "2")
+    assert table.stats.std[0] == pytest.approx(1, abs=0.01)
+    assert table.stats.column("zeros")[0] == 0
+    assert table.stats.column("zeros")[1] > 10
+
+
+def test_output_that_something_else_overwrites_is_left_out() -> None:
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.GELU(), nn.GELU()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            values = self.first(inputs)
+            values += 100
+            return self.second(values)
+
+    model = Overwriting()
+    monitor = gradkern.Monitor(model)
+    model(torch.randn(4, 4, requires_grad=True))
+    assert outputs_after(monitor).names == ("second",)
+
+
+def test_calls_of_one_module_are_told_apart() -> None:
+    class Stack(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+            self.act = nn.Sigmoid()
+
+        def forward(self, values: Tensor) -> Tensor:
+            for layer in self.layers:
+                values = self.act(layer(values))
+            return values
+
+    model = Stack()
+    monitor = gradkern.Monitor(model)
+    model(batch()[0]).sum().backward()
+    assert outputs_after(monitor).names == ("act#1", "act#2", "act#3")
+
+
+def test_a_model_without_activation_modules_is_watched_at_its_layers() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(16, 8), nn.Linear(8, 4)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.second(torch.relu(self.first(values)))
+
+    model = Functional()
+    monitor = gradkern.Monitor(model)
+    model(batch()[0]).sum().backward()
+    table = outputs_after(monitor)
+    assert table.names == ("first", "second")
+    assert np.isfinite(table.mean_abs).all()
+
+
+def test_dead_units_over_several_steps() -> None:
+    model = nn.Sequential(nn.Linear(16, 10), nn.ReLU())
+    with torch.no_grad():
+        model[0].bias[:7] = -1e6
+    monitor = gradkern.Monitor(model)
+    for seed in range(5):
+        model(batch(64, seed=seed)[0]).sum().backward()
+        monitor.step()
+    monitor.flush()
+    assert monitor.last is not None
+    assert monitor.last.activations.dead[0] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 9), (5, 6, 9), (4, 9, 6, 5), (2, 9, 3, 4, 5)])
+def test_units_of_any_shape(shape: tuple[int, ...]) -> None:
+    model = nn.Sequential(nn.ReLU())
+    monitor = gradkern.Monitor(model)
+    values = torch.ones(shape, requires_grad=True)
+    model(values)
+    table = outputs_after(monitor)
+    assert table.stats.column("count")[0] == values.numel()
+    assert table.mean_abs[0] == 1
+    assert table.derivative[0] == 1
+
+
+def test_large_outputs_are_sampled_with_all_units() -> None:
+    model = nn.Sequential(nn.ReLU())
+    monitor = gradkern.Monitor(model)
+    values = torch.ones(64, 300, 16, 16)
+    values[:, :60] = -1
+    for _ in range(8):
+        model(values.requires_grad_())
+        monitor.step()
+    monitor.flush()
+    assert monitor.last is not None
+    assert monitor.last.activations.dead[0] == pytest.approx(60 / 300)
+
+
+# Which passes count.
+
+
+def test_evaluation_and_passes_without_gradients_do_not_count() -> None:
+    model = network()
+    monitor = gradkern.Monitor(model)
+    model.eval()
+    model(batch()[0])
+    model.train()
+    with torch.no_grad():
+        model(batch()[0])
+    assert len(outputs_after(monitor)) == 0
+    model(batch()[0])
+    assert len(outputs_after(monitor)) == 3
+
+
+def test_parts_that_are_called_alone_count_in_training_only() -> None:
+    model = network()
+    monitor = gradkern.Monitor(model)
+    model[1](batch()[0].requires_grad_())
+    with torch.no_grad():
+        model[3](batch()[0])
+    model[5].eval()(batch()[0].requires_grad_())
+    assert outputs_after(monitor).names == ("1",)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recomputed_checkpoints_count_once(reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return checkpoint(self.body, inputs, use_reentrant=reentrant)
+
+    model = Checkpointed()
+    inputs = batch()[0].requires_grad_()
+    calls: list[int] = []
+    model.body[1].register_forward_hook(lambda *_: calls.append(1))
+    monitor = gradkern.Monitor(model)
+    model(inputs).sum().backward()
+    table = outputs_after(monitor)
+    assert len(calls) == 2, "computed twice"
+    assert table.names == ("body.1", "body.3", "body.5")
+    assert table.stats.column("count")[0] == 8 * 16, "counted once"
+
+
+def test_micro_batches_are_taken_together() -> None:
+    model = network()
+    monitor = gradkern.Monitor(model)
+    halves = batch(8)[0], batch(8, seed=1)[0]
+    for half in halves:
+        model(half).sum().backward()
+    table = outputs_after(monitor)
+    together = reference(model, torch.cat(halves))[1::2]
+    assert table.names == ("1", "3", "5")
+    np.testing.assert_allclose(table.stats.norm, [float(o.norm()) for o in together], rtol=1e-6)
+    np.testing.assert_allclose(
+        table.stats.column("abs_max"), [float(o.max()) for o in together], rtol=1e-6
+    )
+
+
+def test_a_forward_that_raises_leaves_nothing_behind() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Linear(3, 3))
+    monitor = gradkern.Monitor(model)
+    with pytest.raises(RuntimeError):
+        model(torch.ones(2, 5, requires_grad=True))
+    model(torch.full((2, 3), 2.0, requires_grad=True))
+    assert outputs_after(monitor).stats.column("sum")[0] == 12
+
+
+def test_half_precision_under_autocast() -> None:
+    model = network(nn.Sigmoid)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = gradkern.Monitor(model, optimizer)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(model)
+    loss.backward()
+    optimizer.step()
+    monitor.step(loss)
+    monitor.flush()
+    assert monitor.last is not None
+    assert monitor.last.activations.stats.mean == pytest.approx([0.5] * 3, abs=0.1)
+
+
+# Modules that measure themselves.
+
+
+class ScaledReLU(nn.Module):
+    """Has measured its output when it has computed it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled = False
+        self._last: OutputStatistics | None = None
+
+    def measure_output(self, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def output_statistics(self) -> OutputStatistics | None:
+        return self._last
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = 2 * torch.relu(inputs)
+        if self.enabled:
+            known = outputs.detach()
+            self._last = OutputStatistics(
+                values=gradkern.tensor_stats([known]).values[0],
+                mean_abs=known.mean(),
+                derivative=2 * (known > 0).float().mean(),
+                active=(known > 0).sum(0).double(),
+                samples=len(known),
+            )
+        return outputs
+
+
+def test_modules_that_measure_themselves_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(16, 16), ScaledReLU(), nn.Linear(16, 4))
+    assert isinstance(model[1], MeasuresOutput)
+    assert not isinstance(model[0], MeasuresOutput)
+    expected = reference(model, batch(300)[0])[1]
+    monitor = gradkern.Monitor(model)
+    monkeypatch.setattr(
+        "gradkern.monitor.activations.measure", lambda tensors: pytest.fail("an extra pass")
+    )
+    model(batch(300)[0]).sum().backward()
+    monitor.step()
+    monitor.flush()
+    assert monitor.last is not None
+    table = monitor.last.activations
+    assert table.names == ("1",)
+    assert table.stats.norm[0] == pytest.approx(float(expected.norm()))
+    assert table.mean_abs[0] == pytest.approx(float(expected.mean()))
+    assert 0 < table.derivative[0] < 2
+    assert np.isnan(table.saturated[0])
+    assert table.dead[0] == float((expected.count_nonzero(0) < 3).double().mean())
+    monitor.close()
+    assert not model[1].enabled
+
+
+# Through time.
+
+
+def test_the_probe_is_the_gradient_of_the_last_output_at_each_time_step() -> None:
+    torch.manual_seed(0)
+    model = nn.RNN(3, 8, batch_first=True)
+    monitor = gradkern.Monitor(model)
+    inputs = torch.randn(4, 20, 3)
+    model(inputs)[0].sum().backward()
+    monitor.step()
+    monitor.flush()
+    given = inputs[:1].clone().requires_grad_()
+    signs = torch.ones(8)
+    signs[::2] = -1
+    (model(given)[0][0, -1] @ signs).backward()
+    assert given.grad is not None
+    expected = decades_per_time_step(given.grad[0].double().norm(dim=1).numpy())
+    assert monitor.last is not None
+    assert monitor.last.decades_per_time_step[""] == pytest.approx(expected, rel=1e-4)
+    assert expected < -0.1
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_the_probe_changes_nothing(kind: type[nn.RNNBase], batch_first: bool) -> None:
+    def losses(monitored: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = kind(3, 8, num_layers=2, dropout=0.5, batch_first=batch_first)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        monitor = gradkern.Monitor(model, optimizer) if monitored else None
+        values = []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = model(torch.ones(5, 5, 3))[0].square().mean()
+            loss.backward()
+            optimizer.step()
+            values.append(loss.item())
+            if monitor is not None:
+                monitor.step(loss)
+                monitor.flush()
+                assert monitor.last is not None
+                assert len(monitor.last.activations) == 1
+        return values
+
+    assert losses(True) == losses(False)
+
+
+def test_watching_changes_no_number_of_the_training() -> None:
+    def weights(monitored: bool) -> list[Tensor]:
+        model = nn.Sequential(network(), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.ReLU(inplace=True))
+        optimizer = torch.optim.Adam(model.parameters())
+        torch.manual_seed(1)
+        for seed in range(3):
+            if monitored and seed == 0:
+                monitor = gradkern.Monitor(model, optimizer)
+            if monitored:
+                train_step(model, optimizer, monitor, seed=seed)
+            else:
+                optimizer.zero_grad()
+                loss_of(model, seed).backward()
+                optimizer.step()
+        return [p.detach() for p in model.parameters()]
+
+    for ours, plain in zip(weights(True), weights(False), strict=True):
+        assert torch.equal(ours, plain)

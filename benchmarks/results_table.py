@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -84,6 +85,23 @@ def table(run: Run) -> Table:
     return result
 
 
+def geometric_means(run: Run) -> list[str]:
+    """A line for each direction of the activations: the geometric mean of all against native."""
+    lines = []
+    for direction in ("forward", "backward"):
+        speedups = [
+            m.times.speedup().median
+            for m in run.measurements
+            if m.row.operation.endswith(direction) and m.row.against == "native"
+        ]
+        if speedups:
+            mean = statistics.geometric_mean(speedups)
+            lines.append(
+                f"Activations {direction}: {mean:.2f}x native, geometric mean of {len(speedups)}."
+            )
+    return lines
+
+
 def summary(run: Run) -> Text:
     """How many bars were met, and which were not."""
     judged = [m for m in run.measurements if m.verdict in ("met", "missed")]
@@ -96,6 +114,7 @@ def summary(run: Run) -> Text:
     for m in missed:
         lines.append(f"missed: {m.row.title}: {m.judged_value:.3g}, bar {m.row.bar}")
     lines.append(f"Slower than what it is compared with: {len(slower)} of {len(run.measurements)}.")
+    lines.extend(geometric_means(run))
     return Text("\n".join(lines), style="red" if missed else "")
 
 

@@ -6,6 +6,7 @@ to native PyTorch's function of the same name.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -147,14 +148,24 @@ def _into(row: Activation, input: Tensor, parameters: tuple[float, ...], out: Te
 
 
 def call_with_derivative(
-    row: Activation, input: Tensor, parameters: tuple[float, ...]
+    row: Activation,
+    input: Tensor,
+    parameters: tuple[float, ...],
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """An activation's value and derivative in one pass, outside of autograd.
+
+    Args:
+        row: the activation.
+        input: the tensor.
+        parameters: the row's parameters.
+        out: two tensors like ``input`` that receive the results.
 
     Raises:
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for it.
         RuntimeError: it requires grad, while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> from gradkern.activations import activation
@@ -167,6 +178,12 @@ def call_with_derivative(
             f"input requires grad, and {row.name}_with_derivative is not differentiable; call it "
             "under torch.no_grad(), or with input.detach()"
         )
+    if out is not None:
+        value, derivative = out
+        into = functools.partial(row.with_derivative_out, out=value, derivative_out=derivative)
+        ops.call(into, input, *parameters)
+        torch.autograd.graph.increment_version(out)
+        return value, derivative
     result: tuple[Tensor, Tensor] = ops.call(row.with_derivative, input, *parameters)
     return result
 

@@ -47,11 +47,14 @@ class Activation:
         self.value_ = self._operator("_")
         self.derivative = self._operator("_derivative")
         self.with_derivative = self._operator("_with_derivative")
+        self.with_derivative_out = self._operator("_with_derivative", "out")
         self.with_stats = self._operator("_with_stats")
         self.backward = self._operator("_backward")
+        self.backward_out = self._operator("_backward", "out")
         self.second = self._operator("_second")
         if self.saves_output:
             self.backward_of_output = self._operator("_backward_of_output")
+            self.backward_of_output_out = self._operator("_backward_of_output", "out")
             self.second_of_output = self._operator("_second_of_output")
 
     def _operator(self, suffix: str, overload: str = "default") -> torch._ops.OpOverload:
@@ -124,6 +127,7 @@ def _register_fakes(row: Activation) -> None:
     fake("_", nothing)
     fake("_derivative", one)
     fake("_with_derivative", two)
+    fake("_with_derivative.out", nothing)
     fake("_with_stats", with_stats)
     fake("_backward", like_saved)
     fake("_backward.out", nothing)

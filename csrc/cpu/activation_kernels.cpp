@@ -39,7 +39,8 @@ std::array<const T*, kCount> typed(const void* const* pointers) {
 // flatten: everything in it is inlined, whatever the compiler thinks of the size. Packs that pass
 // through memory between calls cost up to four times the arithmetic.
 template <class Formula, ActivationPass kPass, class T>
-[[gnu::flatten]] void activate(const void* const* in, void* const* out, int64_t n, const double* parameters) {
+[[gnu::flatten]] void activate(const void* const* in, void* const* out, int64_t n,
+                               const double* parameters) {
   using Value = Pack<NarrowOf<T>>;
   constexpr int kIn = inputs_of(kPass), kOut = outputs_of(kPass);
   const auto p = parameters_of<Value>(parameters);
@@ -164,8 +165,8 @@ class Measurement {
 
 template <class Formula, class T>
 [[gnu::flatten]] void activate_and_measure(const void* in, void* out, int64_t begin, int64_t n,
-                          const double* parameters, const Channels& channels, double* partial,
-                          double* active) {
+                                           const double* parameters, const Channels& channels,
+                                           double* partial, double* active) {
   using M = Measurement<Formula, T>;
   using Statistics = formulas::ActivationStatistics;
   using Lanes = Statistics::Lanes<typename M::Value, Pack<double>>;

@@ -92,10 +92,6 @@ inline Pack<T> expm1(const Pack<T>& x) {
   return Pack<T>::generate([&](int i) { return xsimd::expm1(x.part[i]); });
 }
 template <class T>
-inline Pack<T> log1p(const Pack<T>& x) {
-  return Pack<T>::generate([&](int i) { return xsimd::log1p(x.part[i]); });
-}
-template <class T>
 inline Pack<T> tanh(const Pack<T>& x) {
   return Pack<T>::generate([&](int i) { return xsimd::tanh(x.part[i]); });
 }

@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "formulas/dual.h"
+#include "formulas/log1p.h"
 #include "formulas/normal_distribution.h"
 #include "formulas/scalar.h"
 
@@ -85,36 +86,43 @@ template <class V>
 struct Logistic {
   V value, complement;
 
-  // At x + correction, for a correction that is tiny beside 1.
-  GRADKERN_FORMULA explicit Logistic(V x, V correction = constant<V>(0))
-      : Logistic(x < constant<V>(0), DecayingExp<V>(-absolute(x)), correction) {}
+  GRADKERN_FORMULA explicit Logistic(V x) : Logistic(x < constant<V>(0), exp(-absolute(x))) {}
 
-  // factor * s(x)
+  // Of the magnitude's exponential, e = exp(-|x|).
+  template <class Condition>
+  GRADKERN_FORMULA Logistic(const Condition& negative, V e)
+      : value(constant<V>(1) / (constant<V>(1) + e)), complement(e * value) {
+    const V larger_one = value, smaller_one = complement;
+    value = select(negative, smaller_one, larger_one);
+    complement = select(negative, larger_one, smaller_one);
+  }
+};
+
+// The same, and factor * s(x) that underflows only where the product does.
+template <class V>
+class ScaledLogistic {
+ public:
+  // At x + correction, for a correction that is tiny beside 1.
+  GRADKERN_FORMULA explicit ScaledLogistic(V x, V correction = constant<V>(0))
+      : x_(x), decay_(-absolute(x)), of_magnitude_(constant<V>(0)) {
+    const auto negative = x < constant<V>(0);
+    decay_.value =
+        multiply_add(decay_.value, select(negative, correction, -correction), decay_.value);
+    of_magnitude_ = constant<V>(1) / (constant<V>(1) + decay_.times(constant<V>(1)));
+  }
+
+  GRADKERN_FORMULA V complement() const {
+    return select(x_ < constant<V>(0), of_magnitude_, decay_.times(constant<V>(1)) * of_magnitude_);
+  }
   GRADKERN_FORMULA V times(V factor) const {
-    return select(negative_, decay_.times(factor * larger_), factor * larger_);
+    const V product = factor * of_magnitude_;
+    return select(x_ < constant<V>(0), decay_.times(product), product);
   }
 
  private:
-  using Condition = decltype(std::declval<V>() < std::declval<V>());
-
-  GRADKERN_FORMULA Logistic(Condition negative, DecayingExp<V> decay, V correction)
-      : value(constant<V>(0)),
-        complement(constant<V>(0)),
-        negative_(negative),
-        decay_(decay),
-        larger_(constant<V>(0)) {
-    decay_.value =
-        multiply_add(decay.value, select(negative, correction, -correction), decay.value);
-    const V e = decay_.times(constant<V>(1));
-    larger_ = constant<V>(1) / (constant<V>(1) + e);
-    const V smaller_one = e * larger_;
-    value = select(negative, smaller_one, larger_);
-    complement = select(negative, larger_, smaller_one);
-  }
-
-  Condition negative_;
+  V x_;
   DecayingExp<V> decay_;
-  V larger_;  // of the two
+  V of_magnitude_;  // s(|x|)
 };
 
 // A constant that neither float nor double holds: the nearest number, and what it lacks.
@@ -291,8 +299,7 @@ struct Selu : Activation {
   static constexpr const char* kName = "selu";
   static constexpr const char* kModule = "SELU";
   static constexpr const char* kSummary = "The scaled exponential linear unit.";
-  static constexpr const char* kExpression =
-      "1.0507 * (x if x > 0 else 1.6733 * (exp(x) - 1))";
+  static constexpr const char* kExpression = "1.0507 * (x if x > 0 else 1.6733 * (exp(x) - 1))";
   static constexpr const char* kSource = "Klambauer, Unterthiner, Mayr, Hochreiter, 2017";
   static constexpr const char* kSaturation = "y' below 0.088, a twentieth of 1.758: x below -3";
   static constexpr bool kSavesOutput = true;
@@ -402,14 +409,14 @@ struct GeluTanh : Activation {
         product_error(twice_root.high, bounded, linear) + twice_root.low * bounded;
     const V z = linear * sum;
     const V z_rest = product_error(linear, sum, z) + linear * sum_rest + linear_rest * sum;
-    const Logistic<V> logistic(z, z_rest);
+    const ScaledLogistic<V> logistic(z, z_rest);
     // x dz/dx = linear (1 + 3 bend)
     const V three = constant<V>(3);
     const V stretch = multiply_add(three, bend, one) + three * bend_rest;
     const V moved = linear * stretch;
     const V moved_rest = product_error(linear, stretch, moved) + linear_rest * stretch;
     const V steepness =
-        fused_multiply_add(moved, logistic.complement, one) + moved_rest * logistic.complement;
+        fused_multiply_add(moved, logistic.complement(), one) + moved_rest * logistic.complement();
     return {logistic.times(above_decay(x)), logistic.times(steepness)};
   }
   template <class V>
@@ -428,10 +435,10 @@ struct Silu : Activation {
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
-    const Logistic<V> logistic(x);
+    const ScaledLogistic<V> logistic(x);
     return {
         logistic.times(above_decay(x)),
-        logistic.times(fused_multiply_add(within_decay(x), logistic.complement, constant<V>(1)))};
+        logistic.times(fused_multiply_add(within_decay(x), logistic.complement(), constant<V>(1)))};
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
@@ -486,7 +493,7 @@ struct Softplus : Activation {
     const V argument = beta * x;
     const auto linear = argument > p.value[1];
     const V positive_part = select(argument < zero, zero, argument);
-    const V log = positive_part + log1p(exp(-absolute(argument)));
+    const V log = positive_part + log1p_of_unit(exp(-absolute(argument)));
     return {select(linear, x, log / beta),
             select(linear, constant<V>(1), Logistic<V>(argument).value)};
   }
@@ -627,7 +634,7 @@ struct Logsigmoid : Activation {
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
     const V zero = constant<V>(0);
     const V negative_part = select(x > zero, zero, x);
-    return {negative_part - log1p(exp(-absolute(x))), Logistic<V>(x).complement};
+    return {negative_part - log1p_of_unit(exp(-absolute(x))), Logistic<V>(x).complement};
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {

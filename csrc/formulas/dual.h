@@ -97,10 +97,6 @@ GRADKERN_FORMULA Dual<V> expm1(const Dual<V>& x) {
   return {expm1(x.value), exp(x.value) * x.slope};
 }
 template <class V>
-GRADKERN_FORMULA Dual<V> log1p(const Dual<V>& x) {
-  return {log1p(x.value), x.slope / (constant<V>(1) + x.value)};
-}
-template <class V>
 GRADKERN_FORMULA Dual<V> tanh(const Dual<V>& x) {
   const V t = tanh(x.value);
   return {t, (constant<V>(1) - t) * (constant<V>(1) + t) * x.slope};

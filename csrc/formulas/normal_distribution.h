@@ -2,7 +2,7 @@
 // tail.
 #pragma once
 
-#include "formulas/scalar.h"
+#include "formulas/polynomial.h"
 
 namespace gradkern::formulas {
 
@@ -77,17 +77,6 @@ struct NormalTailPolynomial<double> {
     return c[i];
   }
 };
-
-// Horner's scheme.
-template <class Polynomial, int kFrom = 0, class V>
-GRADKERN_FORMULA V polynomial(V t) {
-  const V coefficient = constant<V>(Polynomial::coefficient(kFrom));
-  if constexpr (kFrom == Polynomial::kDegree) {
-    return coefficient;
-  } else {
-    return multiply_add(polynomial<Polynomial, kFrom + 1>(t), t, coefficient);
-  }
-}
 
 // P(X <= x) for |x| <= 1.
 template <class V>

@@ -2,7 +2,7 @@
 //
 //   silu, silu.out, silu_            the value: new, into `out`, in place
 //   silu_derivative                  dy/dx
-//   silu_with_derivative             both, in one pass
+//   silu_with_derivative (.out)      both, in one pass
 //   silu_with_stats                  the value and its statistics, in one pass
 //   silu_backward, silu_backward.out            grad * dy/dx, from the input
 //   silu_second                                 grad * d2y/dx2: what the double backward needs
@@ -14,6 +14,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -40,34 +41,45 @@ ActivationCall call_of(int row, ActivationPass pass, const ReferenceOperand& ref
   return call;
 }
 
-// The stack holds the inputs, the parameters, and for Form::kOut the output.
+// The stack holds the inputs, the parameters, and for Form::kOut the outputs.
 void run(int row, ActivationPass pass, Form form, StableIValue* stack) {
   const int inputs = inputs_of(pass);
   const int parameters = formulas::activation_rows()[row].parameter_count;
   TensorHandle tensors[2];
   for (int i = 0; i < inputs; i++) tensors[i] = boxing::unbox<TensorHandle>(stack[i]);
-  TensorHandle out;
-  if (form == Form::kOut) out = boxing::unbox<TensorHandle>(stack[inputs + parameters]);
+  const int outputs = outputs_of(pass);
+  TensorHandle outs[2];
+  if (form == Form::kOut) {
+    for (int k = 0; k < outputs; k++) {
+      outs[k] = boxing::unbox<TensorHandle>(stack[inputs + parameters + k]);
+    }
+  }
 
   const bool of_output =
       pass == ActivationPass::kBackwardOfOutput || pass == ActivationPass::kSecondOfOutput;
   const ReferenceOperand reference(tensors[inputs - 1], of_output ? "output" : "input");
   ActivationCall call = call_of(row, pass, reference, stack + inputs);
   call.in[inputs - 1] = reference.data();
-  std::optional<Operand> grad, written;
+  std::optional<Operand> grad, written[2];
   if (inputs == 2) {
     grad.emplace(tensors[0], "grad_output", reference, Operand::Access::kRead);
     call.in[0] = grad->data();
   }
   TensorHandle results[2];
   if (form == Form::kNew) {
-    for (int k = 0; k < outputs_of(pass); k++) {
+    for (int k = 0; k < outputs; k++) {
       results[k] = reference.result();
       call.out[k] = results[k].data();
     }
   } else if (form == Form::kOut) {
-    written.emplace(out, "out", reference, Operand::Access::kWrite);
-    call.out[0] = written->data();
+    static constexpr const char* kNames[] = {"out", "derivative_out"};
+    for (int k = 0; k < outputs; k++) {
+      written[k].emplace(outs[k], kNames[k], reference, Operand::Access::kWrite);
+      call.out[k] = written[k]->data();
+    }
+    if (outputs == 2 && call.numel > 0 && outs[0].data() == outs[1].data()) {
+      throw std::invalid_argument("out and derivative_out share memory; each must have its own");
+    }
   } else {
     reference.require_writable();
     call.out[0] = reference.writable_data();
@@ -77,10 +89,12 @@ void run(int row, ActivationPass pass, Form form, StableIValue* stack) {
     const DeviceCall on_device(reference.device(), 0);
     backend.activation(on_device.launch(), call);
   }
-  if (form == Form::kOut) written->commit();
+  if (form == Form::kOut) {
+    for (int k = 0; k < outputs; k++) written[k]->commit();
+  }
   if (form == Form::kInPlace) reference.commit();
   if (form == Form::kNew) {
-    for (int k = 0; k < outputs_of(pass); k++) stack[k] = boxing::box(std::move(results[k]));
+    for (int k = 0; k < outputs; k++) stack[k] = boxing::box(std::move(results[k]));
   }
 }
 
@@ -142,6 +156,9 @@ void each_operator(const ActivationRow& row, Visit visit) {
                  boxed<kRow, Pass::kDerivative, Form::kNew>});
   visit(Operator{name + "_with_derivative", unary + ") -> (Tensor, Tensor)",
                  boxed<kRow, Pass::kValueAndDerivative, Form::kNew>});
+  visit(Operator{name + "_with_derivative.out",
+                 unary + ", *, Tensor(a!) out, Tensor(b!) derivative_out) -> ()",
+                 boxed<kRow, Pass::kValueAndDerivative, Form::kOut>});
   visit(Operator{name + "_with_stats", unary + ", int? channel_dim) -> (Tensor, Tensor)",
                  boxed_with_statistics<kRow>});
   const std::string of_input = "(Tensor grad_output, Tensor input" + parameters;

@@ -14,6 +14,8 @@ import jinja2
 import torch
 import typer
 
+from activation_plots import draw
+
 from gradkern.activations import TABLE, Activation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +35,7 @@ def described(row: Activation) -> dict[str, Any]:
         "example": repr(row.value(x, *defaults)),
         "derivative_example": repr(row.derivative(short, *defaults)),
         "abs_max_example": round(float(row.value(short, *defaults).abs().max()), 4),
+        "signature": ", ".join(["input", arguments] if arguments else ["input"]),
         "tuple": "(" + "".join(f"float({name}), " for name in names).rstrip(" ") + ")",
         "in_torch": base is not None,
         "module_example": repr(base()) if base is not None else f"{row.module}({arguments})",
@@ -54,6 +57,9 @@ def rendered() -> dict[Path, str]:
     )
     package = ROOT / "gradkern"
     return {
+        ROOT / "docs" / "activations.md": environment.get_template("activations.md.jinja").render(
+            rows=rows
+        ),
         package / "activation_functions.py": formatted(
             environment.get_template("activation_functions.py.jinja").render(
                 rows=rows, exported=exported
@@ -89,6 +95,12 @@ def main(
             if not check:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
+    for row in TABLE.values():
+        plot = ROOT / "docs" / "activations" / f"{row.name}.png"
+        if not plot.exists():
+            stale.append(str(plot.relative_to(ROOT)))
+            if not check:
+                draw(row, plot)
     if check and stale:
         sys.exit(f"out of date, run `make generate`: {', '.join(stale)}")
     print("\n".join(stale) or "nothing has changed")

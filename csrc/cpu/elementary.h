@@ -104,27 +104,29 @@ inline Pack<T> multiply_add(const Pack<T>& a, const Pack<T>& b, const Pack<T>& c
 // What the rounded product a * b lacks of the exact one. Without a fused multiply-add by splitting
 // both factors (Dekker, "A floating-point technique for extending the available precision", 1971).
 template <class T>
-inline Pack<T> product_error(const Pack<T>& a, const Pack<T>& b, const Pack<T>& product) {
+inline xsimd::batch<T> product_error_of_batch(xsimd::batch<T> a, xsimd::batch<T> b,
+                                              xsimd::batch<T> product) {
 #if defined(__FMA__) || defined(__aarch64__)
-  return multiply_add(a, b, -product);
+  return xsimd::fma(a, b, -product);
 #else
-  const auto high_half = [](const Pack<T>& x) {
-    const Pack<T> shifted = x * Pack<T>(sizeof(T) == 4 ? T(0x1p12 + 1) : T(0x1p27 + 1));
+  const auto high_half = [](xsimd::batch<T> x) {
+    const auto shifted = x * xsimd::batch<T>(sizeof(T) == 4 ? T(0x1p12 + 1) : T(0x1p27 + 1));
     return shifted - (shifted - x);
   };
-  const Pack<T> a_high = high_half(a), b_high = high_half(b);
-  const Pack<T> a_low = a - a_high, b_low = b - b_high;
+  const auto a_high = high_half(a), b_high = high_half(b);
+  const auto a_low = a - a_high, b_low = b - b_high;
   return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
 #endif
 }
 
 template <class T>
-inline Pack<T> fused_multiply_add(const Pack<T>& a, const Pack<T>& b, const Pack<T>& c) {
+inline xsimd::batch<T> fused_multiply_add_of_batch(xsimd::batch<T> a, xsimd::batch<T> b,
+                                                   xsimd::batch<T> c) {
 #if defined(__FMA__) || defined(__aarch64__)
-  return multiply_add(a, b, c);
+  return xsimd::fma(a, b, c);
 #else
-  const Pack<T> product = a * b;
-  return (product + c) + product_error(a, b, product);
+  const auto product = a * b;
+  return (product + c) + product_error_of_batch<T>(a, b, product);
 #endif
 }
 

@@ -1,0 +1,47 @@
+// An elementwise loop over dense memory, a register at a time.
+//
+// Compiled once per instruction set, like pack.h.
+#pragma once
+
+#include <array>
+#include <cstring>
+
+#include "cpu/vector.h"
+
+namespace gradkern::cpu::GRADKERN_ISA {
+
+// Calls map(x, y) for n elements, with vectors of kIn inputs in x and of kOut outputs in y; the
+// last few go through padded copies, so that every element takes the same arithmetic wherever it
+// lies. An output may be one of the inputs.
+template <class T, int kIn, int kOut, class Map>
+inline void map_vectors(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out,
+                        int64_t n, Map map) {
+  constexpr int kSize = VectorOf<T>::kSize;
+  const auto step = [&](const std::array<const T*, kIn>& from, const std::array<T*, kOut>& to) {
+    std::array<VectorOf<T>, kIn> x;
+    std::array<VectorOf<T>, kOut> y;
+    for (int k = 0; k < kIn; k++) x[k] = load_vector<T>(from[k]);
+    map(x, y);
+    for (int k = 0; k < kOut; k++) store_vector<T>(y[k], to[k]);
+  };
+  // One loop for whole vectors and for the padded rest: one copy of the arithmetic.
+  T padded_in[kIn][kSize] = {}, padded_out[kOut][kSize];
+  for (int64_t i = 0; i < n; i += kSize) {
+    const bool whole = i + kSize <= n;
+    const size_t rest = whole ? 0 : (n - i) * sizeof(T);
+    std::array<const T*, kIn> from;
+    std::array<T*, kOut> to;
+    for (int k = 0; k < kIn; k++) {
+      from[k] = in[k] + i;
+      if (whole) continue;
+      std::memcpy(padded_in[k], from[k], rest);
+      from[k] = padded_in[k];
+    }
+    for (int k = 0; k < kOut; k++) to[k] = whole ? out[k] + i : padded_out[k];
+    step(from, to);
+    if (whole) continue;
+    for (int k = 0; k < kOut; k++) std::memcpy(out[k] + i, padded_out[k], rest);
+  }
+}
+
+}  // namespace gradkern::cpu::GRADKERN_ISA

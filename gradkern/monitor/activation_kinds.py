@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from gradkern.nn.activation_module import ActivationModule
+
 # Karpathy ("makemore 3", 2022) calls a tanh saturated beyond .97; the sigmoid's ends are those
 # where its slope has fallen to a fifth of its largest.
 TANH_FLAT = 0.97
@@ -66,9 +68,11 @@ def kind_of(module: nn.Module) -> ActivationKind:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether it is an elementwise activation function of torch, or named like one."""
+    """Whether it is an elementwise activation function, of torch or gradkern, or named so."""
     if isinstance(module, _NOT_ELEMENTWISE):
         return False
+    if isinstance(module, ActivationModule):
+        return True
     return (
         type(module).__module__ == "torch.nn.modules.activation" or type(module).__name__ in _KINDS
     )

@@ -20,6 +20,7 @@ from gradkern.monitor.activation_kinds import (
     kind_of,
 )
 from gradkern.monitor.measuring import measure
+from gradkern.monitor.own_activations import OwnActivation
 from gradkern.monitor.parameters import matches
 from gradkern.monitor.record import ActivationTable, Floats, StatTable, merged
 from gradkern.monitor.self_measuring import MeasuresOutput, OutputStatistics
@@ -104,7 +105,7 @@ class ActivationMeter:
         self.model = model
         self.expects_hooks = True
         self.watched = list(_chosen(model, include, exclude))
-        self.enabled = True
+        self._enabled = True
         self._in_forward = False
         self._pending: list[_Output] = []
         self._calls: dict[int, int] = {}
@@ -140,6 +141,20 @@ class ActivationMeter:
             if watched.measurer is not None:
                 watched.measurer.measure_output(False)
         self._pending.clear()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether passes are measured now."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        if enabled == self._enabled:
+            return
+        self._enabled = enabled
+        for watched in self.watched:
+            if watched.measurer is not None:
+                watched.measurer.measure_output(enabled)
 
     # Hooks. Under torch.compile they are traced: what they do must be tensor operations.
 
@@ -232,6 +247,8 @@ class ActivationMeter:
         unit_axis = 1 if dims in (2, 4, 5) or (dims == 3 and self._channels_second) else dims - 1
         if dims < 2:
             return tensor[:SAMPLE_ELEMENTS].float(), 0
+        if tensor.numel() <= SAMPLE_ELEMENTS:
+            return tensor.float(), unit_axis
         left = max(SAMPLE_ELEMENTS // tensor.shape[unit_axis], 1)
         for axis, size in enumerate(tensor.shape):
             if axis == unit_axis:
@@ -361,6 +378,9 @@ class _Hook:
 def _chosen(
     model: nn.Module, include: Sequence[str], exclude: Sequence[str]
 ) -> Iterator[WatchedModule]:
+    # As in _part_of: [batch, channel, ...] in convolutional models, else [..., feature].
+    convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
+    unit_axis = 1 if convolutional else -1
     named = [(n, m) for n, m in model.named_modules() if matches(n, include, exclude)]
     has_activations = any(is_activation(m) or isinstance(m, MeasuresOutput) for _, m in named)
     for name, module in named:
@@ -368,7 +388,9 @@ def _chosen(
         if not has_activations:
             samples = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
         if samples or is_normalisation(module) or isinstance(module, nn.RNNBase):
-            measurer = module if isinstance(module, MeasuresOutput) else None
+            measurer: MeasuresOutput | None = OwnActivation.of(module, unit_axis)
+            if isinstance(module, MeasuresOutput):
+                measurer = module
             yield WatchedModule(
                 name, module, kind_of(module), samples, measurer, is_batch_norm(module)
             )

@@ -15,7 +15,7 @@ class OutputStatistics:
     Attributes:
         values: the eight statistics of the output, float64 of shape ``[8]``, in the order of
             :attr:`gradkern.TensorStats.columns`.
-        mean_abs: mean magnitude, 0-dim.
+        mean_abs: mean magnitude, 0-dim; None where it is not known.
         saturated: share of the elements in the flat ends of the activation function, 0-dim; None
             for functions without flat ends.
         derivative: mean derivative of the activation function, 0-dim; None where there is none.
@@ -25,7 +25,7 @@ class OutputStatistics:
     """
 
     values: Tensor
-    mean_abs: Tensor
+    mean_abs: Tensor | None = None
     saturated: Tensor | None = None
     derivative: Tensor | None = None
     active: Tensor | None = None

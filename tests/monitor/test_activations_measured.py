@@ -327,6 +327,44 @@ def test_modules_that_measure_themselves_are_asked(monkeypatch: pytest.MonkeyPat
     assert not model[1].enabled
 
 
+@pytest.mark.parametrize("name", ["ReLU", "Sigmoid", "Tanh", "GELU"])
+def test_gradkerns_own_activations_are_measured_in_their_own_pass(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(16, 16)
+    with torch.no_grad():
+        linear.bias[:4] = -100
+    inputs = 3 * batch(300)[0]
+    expected = getattr(nn, name)()(linear(inputs)).detach().double()
+    foreign = nn.Sequential(linear, getattr(nn, name)())
+    other = gradkern.Monitor(foreign)
+    foreign(inputs).sum().backward()
+    by_hooks = outputs_after(other)
+    other.close()
+
+    model = nn.Sequential(linear, getattr(gradkern.nn, name)())
+    monitor = gradkern.Monitor(model)
+    monkeypatch.setattr(
+        "gradkern.monitor.activations.measure", lambda tensors: pytest.fail("an extra pass")
+    )
+    model(inputs).sum().backward()
+    table = outputs_after(monitor)
+    assert table.names == ("1",)
+    assert table.kinds == (name,)
+    assert table.stats.norm[0] == pytest.approx(float(expected.norm()), rel=1e-5)
+    assert table.stats.mean[0] == pytest.approx(float(expected.mean()), rel=1e-4, abs=1e-6)
+    if name != "GELU":
+        assert table.derivative[0] == pytest.approx(by_hooks.derivative[0], rel=1e-3)
+    np.testing.assert_allclose(table.dead, by_hooks.dead, equal_nan=True)
+    assert np.isnan(table.saturated[0]) == np.isnan(by_hooks.saturated[0])
+    if name == "ReLU":
+        assert table.dead[0] == 4 / 16
+    monitor.close()
+    assert model[1].on_stats is None
+    assert model[1].channel_dim is None
+
+
 # Through time.
 
 

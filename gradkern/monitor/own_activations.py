@@ -1,0 +1,73 @@
+"""gradkern's own activation modules: they measure their output in the pass that computes it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gradkern.activations import ActivationStats
+from gradkern.monitor.activation_kinds import kind_of
+from gradkern.monitor.self_measuring import OutputStatistics
+from gradkern.nn.activation_module import ActivationModule
+
+
+class OwnActivation:
+    """Takes the statistics that a module of :mod:`gradkern.nn` offers.
+
+    A module whose ``on_stats`` is in use already is left alone, and measured as others are.
+
+    Args:
+        module: the module.
+        unit_axis: the dimension of the units in its output.
+    """
+
+    def __init__(self, module: ActivationModule, unit_axis: int) -> None:
+        self._module = module
+        self._kind = kind_of(module)
+        self._unit_axis = unit_axis if module.channel_dim is None else module.channel_dim
+        self._own_axis = module.channel_dim
+        self._last: OutputStatistics | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module, unit_axis: int) -> OwnActivation | None:
+        """For a module of gradkern's whose statistics nobody else takes; None for others."""
+        if isinstance(module, ActivationModule) and module.on_stats is None:
+            return cls(module, unit_axis)
+        return None
+
+    def measure_output(self, enabled: bool) -> None:
+        """Sets the module's ``on_stats``, or puts it back."""
+        self._module.on_stats = self._take if enabled else None
+        # Only where units can die are they counted.
+        counts = enabled and self._kind.can_die
+        self._module.channel_dim = self._unit_axis if counts else self._own_axis
+
+    def output_statistics(self) -> OutputStatistics | None:
+        """Of the last forward pass."""
+        last, self._last = self._last, None
+        return last
+
+    def _take(self, module: ActivationModule, stats: ActivationStats) -> None:
+        if torch.compiler.is_compiling():
+            return
+        column = dict(zip(stats.columns, stats.values[: len(stats.columns)], strict=True))
+        unknown = torch.full_like(column["count"], torch.inf)
+        self._last = OutputStatistics(
+            values=torch.stack(
+                [
+                    column["count"],
+                    column["sum"],
+                    column["sum_squares"],
+                    column["abs_max"],
+                    unknown,  # the smallest magnitude but 0
+                    column["zeros"],
+                    column["nonfinite"],
+                    torch.zeros_like(unknown),
+                ]
+            ),
+            # The table calls the zero side of a ReLU saturated; here that is what may be dead.
+            saturated=None if self._kind.saturated is None else stats.saturated_fraction,
+            derivative=stats.mean_abs_derivative,
+            active=stats.values[len(stats.columns) :] if stats.channels else None,
+            samples=stats.numel // stats.channels if stats.channels else 0,
+        )

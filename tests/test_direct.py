@@ -234,7 +234,7 @@ def test_profiler_sees_the_operator() -> None:
     assert OPERATOR in {event.key for event in profile.key_averages()}
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*")
 def test_trace_has_the_operator() -> None:
     def clip(grad: Tensor) -> Tensor:
         return gradkern.clip_grad_norm_(parameters_with([grad]), 1.0)

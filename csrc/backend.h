@@ -39,6 +39,13 @@ constexpr int64_t element_size(DType dtype) {
   return 0;
 }
 
+// torch's promotion of real dtypes: the wider, and float32 for the two 16-bit ones together.
+constexpr DType promote(DType a, DType b) {
+  if (a == b) return a;
+  if (a == DType::kFloat64 || b == DType::kFloat64) return DType::kFloat64;
+  return DType::kFloat32;
+}
+
 // A tensor whose elements lie densely at `data`. A reduction gives one result for each run of
 // `segment` elements: the whole tensor (segment == numel) or, for unit-wise norms, one output unit.
 struct TensorSpan {

@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 version: str
 torch_built: str
@@ -34,4 +35,8 @@ def activation(
     outputs: list[npt.NDArray[Any]],
     parameters: list[float],
 ) -> None: ...
+def read_gradients_through(exchange: object, types: tuple[type, ...]) -> None: ...
+def clip_grad_norm(
+    parameters: list[Any], max_norm: float, norm_type: float
+) -> tuple[list[torch.Tensor], float, int] | None: ...
 def read_all(pointer: int, nbytes: int) -> int: ...

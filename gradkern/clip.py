@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from gradkern import native, ops
+from gradkern import direct, native, ops
 from gradkern.stats import TensorStats, tensor_stats
 from gradkern.tensor_lists import (
     TensorOrTensors,
@@ -299,8 +299,12 @@ def clip_grad_norm_(
     """
     listed = as_list(parameters, "parameters")
     _warn_if_empty_generator(parameters, listed)
-    grads = gradients_of(listed)
     max_norm, norm_type = float(max_norm), float(norm_type)
+    if not error_if_nonfinite:
+        clipped = direct.clip_grad_norm_(listed, max_norm, norm_type)
+        if clipped is not None:
+            return clipped
+    grads = gradients_of(listed)
     if not grads:
         return torch.tensor(0.0)
     _require_writable(grads)

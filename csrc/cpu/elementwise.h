@@ -50,10 +50,26 @@ inline void map_elements(const std::array<const T*, kIn>& in, const std::array<T
   for (int k = 0; k < kOut; k++) std::memcpy(out[k] + i, padded_out[k], rest);
 }
 
-// Replaces every element x of `data` by map(x).
 template <class T, class Map>
-inline void map_in_place(T* data, int64_t n, Map map) {
-  map_elements<T, 1, 1>({data}, {data}, n, [&](const auto& x, auto& y) { y[0] = map(x[0]); });
+GRADKERN_INLINE void map_group(T* at, const Map& map) {
+  const T* from = at;
+  if constexpr (kGroup<T> == kLanes) {
+    store(map(load(from).narrow), at);
+  } else {
+    store_pair(map(load_even(from).narrow), map(load_odd(from).narrow), at);
+  }
+}
+
+// Replaces every element x of `data` by map(x); the last few by way of a padded copy.
+template <class T, class Map>
+GRADKERN_INLINE void map_in_place(T* data, int64_t n, const Map& map) {
+  int64_t i = 0;
+  for (; i + kGroup<T> <= n; i += kGroup<T>) map_group(data + i, map);
+  if (i == n) return;
+  T padded[kGroup<T>] = {};
+  std::memcpy(padded, data + i, (n - i) * sizeof(T));
+  map_group(padded, map);
+  std::memcpy(data + i, padded, (n - i) * sizeof(T));
 }
 
 }  // namespace gradkern::cpu::GRADKERN_ISA

@@ -65,22 +65,32 @@ T padding_element(double value) {
 
 // ---- reductions ------------------------------------------------------------------------------
 
-// Feeds n elements to the lanes, the last few padded. Returns the number of padding elements.
-template <class T, class Lanes>
-inline int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const auto x = load(data + i);
+template <class Lanes, class T>
+GRADKERN_INLINE void add_group(const T* from, Lanes& lanes) {
+  if constexpr (kGroup<T> == kLanes) {
+    const auto x = load(from);
     lanes.add(x.narrow, x.wide);
+  } else {
+    const auto even = load_even(from);
+    lanes.add(even.narrow, even.wide);
+    const auto odd = load_odd(from);
+    lanes.add(odd.narrow, odd.wide);
   }
+}
+
+// Feeds n elements to the lanes, the last few padded. Returns the number of padding elements.
+// Always inlined: behind a call the lanes would live in memory, which halves the speed.
+template <class T, class Lanes>
+GRADKERN_INLINE int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
+  int64_t i = 0;
+  for (; i + kGroup<T> <= n; i += kGroup<T>) add_group(data + i, lanes);
   const int rest = static_cast<int>(n - i);
   if (rest == 0) return 0;
-  T padded[kLanes];
-  for (int k = 0; k < kLanes; k++) padded[k] = padding_element<T>(padding);
+  T padded[kGroup<T>];
+  for (T& element : padded) element = padding_element<T>(padding);
   std::memcpy(padded, data + i, rest * sizeof(T));
-  const auto x = load(static_cast<const T*>(padded));
-  lanes.add(x.narrow, x.wide);
-  return kLanes - rest;
+  add_group(static_cast<const T*>(padded), lanes);
+  return kGroup<T> - rest;
 }
 
 template <class Formula, class T>
@@ -140,7 +150,12 @@ void reduce_statistics(const void* data, int64_t n, double, double* partial) {
 template <class T>
 void scale(void* data, int64_t n, double factor) {
   const formulas::Scaling<NarrowOf<T>> scaling(factor);
-  map_in_place(static_cast<T*>(data), n, [&](const auto& x) { return scaling(x); });
+  T* elements = static_cast<T*>(data);
+  if (scaling.second == 1) {
+    map_in_place(elements, n, [&](const auto& x) { return scaling.in_one_step(x); });
+  } else {
+    map_in_place(elements, n, [&](const auto& x) { return scaling(x); });
+  }
 }
 
 // In the storage's own precision, as native clamps: the bound is rounded to it first.

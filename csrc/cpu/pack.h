@@ -19,6 +19,10 @@
 #error "define GRADKERN_ISA: the namespace of this instruction set's build"
 #endif
 
+// For what runs in an inner loop: where a kernel has two loops, GCC 12 makes some of it calls,
+// through memory.
+#define GRADKERN_INLINE inline __attribute__((always_inline))
+
 namespace gradkern::cpu::GRADKERN_ISA {
 
 inline constexpr int kLanes = 16;

@@ -28,8 +28,7 @@ GRADKERN_FORMULA double weight_norm_factor(double grad_norm, double weight_norm,
 
 // A factor as it is multiplied into elements of type `Scalar`: x * first * second. In float32 a
 // factor below 2^-100 (an exploded gradient's) would lose bits to the subnormal range, so it takes
-// two steps; any other takes a second one by 1, which changes nothing and costs nothing beside the
-// memory.
+// two steps; for any other `second` is 1, and one step gives the same bits.
 template <class Scalar>
 struct Scaling {
   Scalar first, second;
@@ -43,7 +42,11 @@ struct Scaling {
 
   template <class Value>
   GRADKERN_FORMULA Value operator()(Value x) const {
-    return x * Value(first) * Value(second);
+    return in_one_step(x) * Value(second);
+  }
+  template <class Value>
+  GRADKERN_FORMULA Value in_one_step(Value x) const {
+    return x * Value(first);
   }
 };
 

@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "build_config.h"
 #include "formulas/activation_table.h"
+#include "python/torch_door.h"
 #include "torch_ops/registry.h"
 
 namespace py = pybind11;
@@ -181,6 +182,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("activation", &activation, py::arg("row"), py::arg("activation_pass"), py::arg("input"),
         py::arg("outputs"), py::arg("parameters"));
   m.def("read_all", &read_all, py::arg("pointer"), py::arg("nbytes"));
+
+  define_torch_door(m);
 }
 
 }  // namespace gradkern

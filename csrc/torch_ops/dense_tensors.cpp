@@ -29,13 +29,6 @@ std::string name_of(const char* argument, int64_t index) {
   return std::string(argument) + "[" + std::to_string(index) + "]";
 }
 
-// torch's promotion of floating dtypes: the wider, and float32 for the two 16-bit ones together.
-DType promote(DType a, DType b) {
-  if (a == b) return a;
-  if (a == DType::kFloat64 || b == DType::kFloat64) return DType::kFloat64;
-  return DType::kFloat32;
-}
-
 }  // namespace
 
 Delegate::Delegate(const std::string& why) : std::runtime_error("gradkern delegates: " + why) {}
@@ -122,28 +115,6 @@ int64_t DenseTensors::segments() const {
 bool DenseTensors::has_empty() const {
   return std::any_of(spans_.begin(), spans_.end(),
                      [](const TensorSpan& span) { return span.numel == 0; });
-}
-
-bool DenseTensors::share_memory() const {
-  // Gradients mostly lie in memory in the order of their list, or in the opposite one.
-  const auto ascends = [](const Extent& a, const Extent& b) { return a.end <= b.begin; };
-  const auto overlaps_next = [](const std::vector<Extent>& extents, auto separate) {
-    for (size_t i = 1; i < extents.size(); i++) {
-      if (!separate(extents[i - 1], extents[i])) return true;
-    }
-    return false;
-  };
-  if (!overlaps_next(extents_, ascends)) return false;
-  if (!overlaps_next(extents_, [&](const Extent& a, const Extent& b) { return ascends(b, a); })) {
-    return false;
-  }
-  std::vector<Extent> sorted;
-  for (const Extent& extent : extents_) {
-    if (extent.begin != extent.end) sorted.push_back(extent);
-  }
-  std::sort(sorted.begin(), sorted.end(),
-            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
-  return overlaps_next(sorted, ascends);
 }
 
 const DenseTensors::Staged* DenseTensors::find_staged(int64_t index) const {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "memory_extents.h"
 #include "torch_ops/backends.h"
 #include "torch_ops/boxed_tensors.h"
 #include "torch_ops/storage.h"
@@ -47,7 +48,7 @@ class DenseTensors {
   // Copies results of staged tensors back.
   template <class Run>
   void change(Run run) const {
-    if (!share_memory()) {
+    if (!share_memory(extents_)) {
       run(spans(), int64_t(0), true);
       for (const Staged& staged : staged_) write_back(staged);
       return;
@@ -69,14 +70,9 @@ class DenseTensors {
     AtenTensorHandle original;
     TensorHandle copy;
   };
-  struct Extent {
-    const char* begin;
-    const char* end;
-  };
 
   void add(const TensorHandle& tensor, int64_t index, const char* argument, Access access,
            ComplexAs complex_as, SegmentBy segment_by);
-  bool share_memory() const;
   const Staged* find_staged(int64_t index) const;
   static void refresh(const Staged& staged);
   static void write_back(const Staged& staged);

@@ -126,11 +126,14 @@ def sigmoid(
 
 def sigmoid_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`sigmoid` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -139,13 +142,14 @@ def sigmoid_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.sigmoid_with_derivative(x)[1]
         tensor([0.1050, 0.2350])
     """
-    return call_with_derivative(_SIGMOID, input, ())
+    return call_with_derivative(_SIGMOID, input, (), out)
 
 
 def sigmoid_with_stats(
@@ -218,11 +222,14 @@ def tanh(
 
 def tanh_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`tanh` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -231,13 +238,14 @@ def tanh_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.tanh_with_derivative(x)[1]
         tensor([0.0707, 0.7864])
     """
-    return call_with_derivative(_TANH, input, ())
+    return call_with_derivative(_TANH, input, (), out)
 
 
 def tanh_with_stats(
@@ -310,11 +318,14 @@ def relu(
 
 def relu_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`relu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -323,13 +334,14 @@ def relu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.relu_with_derivative(x)[1]
         tensor([0., 1.])
     """
-    return call_with_derivative(_RELU, input, ())
+    return call_with_derivative(_RELU, input, (), out)
 
 
 def relu_with_stats(
@@ -403,12 +415,15 @@ def leaky_relu(
 def leaky_relu_with_derivative(
     input: Tensor,
     negative_slope: float = 0.01,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`leaky_relu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
         negative_slope: as in the formula of :func:`leaky_relu`.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -417,13 +432,14 @@ def leaky_relu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.leaky_relu_with_derivative(x)[1]
         tensor([0.0100, 1.0000])
     """
-    return call_with_derivative(_LEAKY_RELU, input, (float(negative_slope),))
+    return call_with_derivative(_LEAKY_RELU, input, (float(negative_slope),), out)
 
 
 def leaky_relu_with_stats(
@@ -498,12 +514,15 @@ def elu(
 def elu_with_derivative(
     input: Tensor,
     alpha: float = 1.0,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`elu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
         alpha: as in the formula of :func:`elu`.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -512,13 +531,14 @@ def elu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.elu_with_derivative(x)[1]
         tensor([0.1353, 1.0000])
     """
-    return call_with_derivative(_ELU, input, (float(alpha),))
+    return call_with_derivative(_ELU, input, (float(alpha),), out)
 
 
 def elu_with_stats(
@@ -564,7 +584,7 @@ def selu(
 ) -> Tensor:
     """The scaled exponential linear unit.
 
-    ``1.0507 * (x if x > 0 else 1.67326 * (exp(x) - 1)), the constants to full precision``, elementwise.
+    ``1.0507 * (x if x > 0 else 1.6733 * (exp(x) - 1))``, elementwise.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
@@ -593,11 +613,14 @@ def selu(
 
 def selu_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`selu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -606,13 +629,14 @@ def selu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.selu_with_derivative(x)[1]
         tensor([0.2379, 1.0507])
     """
-    return call_with_derivative(_SELU, input, ())
+    return call_with_derivative(_SELU, input, (), out)
 
 
 def selu_with_stats(
@@ -688,12 +712,15 @@ def celu(
 def celu_with_derivative(
     input: Tensor,
     alpha: float = 1.0,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`celu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
         alpha: as in the formula of :func:`celu`.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -702,13 +729,14 @@ def celu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.celu_with_derivative(x)[1]
         tensor([0.1353, 1.0000])
     """
-    return call_with_derivative(_CELU, input, (float(alpha),))
+    return call_with_derivative(_CELU, input, (float(alpha),), out)
 
 
 def celu_with_stats(
@@ -781,11 +809,14 @@ def gelu(
 
 def gelu_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`gelu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -794,13 +825,14 @@ def gelu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.gelu_with_derivative(x)[1]
         tensor([-0.0852,  0.8675])
     """
-    return call_with_derivative(_GELU, input, ())
+    return call_with_derivative(_GELU, input, (), out)
 
 
 def gelu_with_stats(
@@ -868,11 +900,14 @@ def gelu_tanh(
 
 def gelu_tanh_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`gelu_tanh` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -881,13 +916,14 @@ def gelu_tanh_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.gelu_tanh_with_derivative(x)[1]
         tensor([-0.0861,  0.8674])
     """
-    return call_with_derivative(_GELU_TANH, input, ())
+    return call_with_derivative(_GELU_TANH, input, (), out)
 
 
 def gelu_tanh_with_stats(
@@ -955,11 +991,14 @@ def silu(
 
 def silu_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`silu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -968,13 +1007,14 @@ def silu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.silu_with_derivative(x)[1]
         tensor([-0.0908,  0.7400])
     """
-    return call_with_derivative(_SILU, input, ())
+    return call_with_derivative(_SILU, input, (), out)
 
 
 def silu_with_stats(
@@ -1042,11 +1082,14 @@ def mish(
 
 def mish_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`mish` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1055,13 +1098,14 @@ def mish_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.mish_with_derivative(x)[1]
         tensor([-0.1084,  0.8864])
     """
-    return call_with_derivative(_MISH, input, ())
+    return call_with_derivative(_MISH, input, (), out)
 
 
 def mish_with_stats(
@@ -1144,6 +1188,8 @@ def softplus_with_derivative(
     input: Tensor,
     beta: float = 1.0,
     threshold: float = 20.0,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`softplus` and its derivative, dy/dx, in one pass, outside of autograd.
 
@@ -1151,6 +1197,7 @@ def softplus_with_derivative(
         input: float32, float64, bfloat16 or float16, any shape and layout.
         beta: as in the formula of :func:`softplus`.
         threshold: as in the formula of :func:`softplus`.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1159,6 +1206,7 @@ def softplus_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
@@ -1172,6 +1220,7 @@ def softplus_with_derivative(
             float(beta),
             float(threshold),
         ),
+        out,
     )
 
 
@@ -1252,11 +1301,14 @@ def softsign(
 
 def softsign_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`softsign` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1265,13 +1317,14 @@ def softsign_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.softsign_with_derivative(x)[1]
         tensor([0.1111, 0.4444])
     """
-    return call_with_derivative(_SOFTSIGN, input, ())
+    return call_with_derivative(_SOFTSIGN, input, (), out)
 
 
 def softsign_with_stats(
@@ -1354,6 +1407,8 @@ def hardtanh_with_derivative(
     input: Tensor,
     min_val: float = -1.0,
     max_val: float = 1.0,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`hardtanh` and its derivative, dy/dx, in one pass, outside of autograd.
 
@@ -1361,6 +1416,7 @@ def hardtanh_with_derivative(
         input: float32, float64, bfloat16 or float16, any shape and layout.
         min_val: as in the formula of :func:`hardtanh`.
         max_val: as in the formula of :func:`hardtanh`.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1369,6 +1425,7 @@ def hardtanh_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
@@ -1382,6 +1439,7 @@ def hardtanh_with_derivative(
             float(min_val),
             float(max_val),
         ),
+        out,
     )
 
 
@@ -1462,11 +1520,14 @@ def relu6(
 
 def relu6_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`relu6` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1475,13 +1536,14 @@ def relu6_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.relu6_with_derivative(x)[1]
         tensor([0., 1.])
     """
-    return call_with_derivative(_RELU6, input, ())
+    return call_with_derivative(_RELU6, input, (), out)
 
 
 def relu6_with_stats(
@@ -1549,11 +1611,14 @@ def hardsigmoid(
 
 def hardsigmoid_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`hardsigmoid` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1562,13 +1627,14 @@ def hardsigmoid_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.hardsigmoid_with_derivative(x)[1]
         tensor([0.1667, 0.1667])
     """
-    return call_with_derivative(_HARDSIGMOID, input, ())
+    return call_with_derivative(_HARDSIGMOID, input, (), out)
 
 
 def hardsigmoid_with_stats(
@@ -1636,11 +1702,14 @@ def hardswish(
 
 def hardswish_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`hardswish` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1649,13 +1718,14 @@ def hardswish_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.hardswish_with_derivative(x)[1]
         tensor([-0.1667,  0.6667])
     """
-    return call_with_derivative(_HARDSWISH, input, ())
+    return call_with_derivative(_HARDSWISH, input, (), out)
 
 
 def hardswish_with_stats(
@@ -1723,11 +1793,14 @@ def logsigmoid(
 
 def logsigmoid_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`logsigmoid` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1736,13 +1809,14 @@ def logsigmoid_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.logsigmoid_with_derivative(x)[1]
         tensor([0.8808, 0.3775])
     """
-    return call_with_derivative(_LOGSIGMOID, input, ())
+    return call_with_derivative(_LOGSIGMOID, input, (), out)
 
 
 def logsigmoid_with_stats(
@@ -1810,11 +1884,14 @@ def squared_relu(
 
 def squared_relu_with_derivative(
     input: Tensor,
+    *,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`squared_relu` and its derivative, dy/dx, in one pass, outside of autograd.
 
     Args:
         input: float32, float64, bfloat16 or float16, any shape and layout.
+        out: two tensors like ``input`` that receive the results.
 
     Returns:
         Two tensors like ``input``.
@@ -1823,13 +1900,14 @@ def squared_relu_with_derivative(
         TypeError: ``input`` is not a tensor.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
+        ValueError: ``out`` is not like ``input``.
 
     Example:
         >>> x = torch.tensor([-2.0, 0.5])
         >>> gradkern.functional.squared_relu_with_derivative(x)[1]
         tensor([0., 1.])
     """
-    return call_with_derivative(_SQUARED_RELU, input, ())
+    return call_with_derivative(_SQUARED_RELU, input, (), out)
 
 
 def squared_relu_with_stats(

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import jinja2
 import torch
 import typer
-
 from activation_plots import draw
 
 from gradkern.activations import TABLE, Activation

@@ -12,32 +12,13 @@
 namespace gradkern::cpu {
 namespace {
 
-// From here on outputs are written past the caches: a cache line is then not read before it is
-// overwritten (4 of 12 bytes an element, in float32), and what is in the caches stays there. Half
-// of this machine class's last-level cache: a smaller output is read from it by the next layer.
-constexpr int64_t kStreamedBytes = int64_t(16) << 20;
-
-// What is computed before it is streamed: two inputs and two outputs of it fit the first-level
-// cache.
-constexpr int64_t kBlockBytes = 4096;
-
 const void* advanced(const void* data, int64_t bytes) {
   return static_cast<const char*>(data) + bytes;
 }
 void* advanced(void* data, int64_t bytes) { return static_cast<char*>(data) + bytes; }
 
-bool is_streamed(const ActivationCall& call) {
-  if (call.numel * element_size(call.dtype) < kStreamedBytes) return false;
-  for (int k = 0; k < outputs_of(call.pass); k++) {
-    if (reinterpret_cast<uintptr_t>(call.out[k]) % 64 != 0) return false;
-    for (int j = 0; j < inputs_of(call.pass); j++) {
-      if (call.out[k] == call.in[j]) return false;
-    }
-  }
-  return true;
-}
-
-// Computes elements [begin, end) straight into the outputs.
+// Computes elements [begin, end). Outputs are not written past the caches, however large: on two cores
+// of an EPYC (Zen 4) that took .18 to .25 ns an element, and plain stores .16 to .24.
 void compute(Kernels::Activate run, const ActivationCall& call, int64_t begin, int64_t end) {
   const int64_t size = element_size(call.dtype);
   const void* in[2] = {};
@@ -47,46 +28,19 @@ void compute(Kernels::Activate run, const ActivationCall& call, int64_t begin, i
   run(in, out, end - begin, call.parameters);
 }
 
-// The same by way of a block in the first-level cache.
-void compute_and_stream(Kernels::Activate run, const ActivationCall& call, int64_t begin,
-                        int64_t end) {
-  alignas(64) char blocks[2][kBlockBytes];
-  const int64_t size = element_size(call.dtype);
-  const auto stream = kernels().stream;
-  for (int64_t i = begin; i < end;) {
-    // Up to the next multiple of a block, so that every block begins at a whole cache line.
-    const int64_t next = std::min(end, (i * size / kBlockBytes + 1) * kBlockBytes / size);
-    const void* in[2] = {};
-    void* out[2] = {blocks[0], blocks[1]};
-    for (int k = 0; k < inputs_of(call.pass); k++) in[k] = advanced(call.in[k], i * size);
-    run(in, out, next - i, call.parameters);
-    for (int k = 0; k < outputs_of(call.pass); k++) {
-      stream(advanced(call.out[k], i * size), blocks[k], (next - i) * size);
-    }
-    i = next;
-  }
-}
-
 }  // namespace
 
 void activation(const Launch& launch, const ActivationCall& call) {
   const auto run =
       kernels()
           .activate[call.activation][static_cast<int>(call.pass)][static_cast<int>(call.dtype)];
-  const bool streamed = is_streamed(call);
   // A part begins and ends at a multiple of this many elements: a cache line of the narrowest type.
   constexpr int64_t kGrain = 64;
   const auto rounded = [&](int64_t element) {
     return element == call.numel ? element : element / kGrain * kGrain;
   };
   for_each_part(*launch.executor, call.numel, [&](int64_t begin, int64_t end) {
-    begin = rounded(begin);
-    end = rounded(end);
-    if (streamed) {
-      compute_and_stream(run, call, begin, end);
-    } else {
-      compute(run, call, begin, end);
-    }
+    compute(run, call, rounded(begin), rounded(end));
   });
 }
 

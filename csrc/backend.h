@@ -166,7 +166,9 @@ struct Channels {
   int64_t inner;
 };
 
-inline constexpr int32_t kBackendVersion = 2;
+struct SoftmaxCall;  // softmax_call.h
+
+inline constexpr int32_t kBackendVersion = 3;
 
 struct Backend {
   int32_t version;   // kBackendVersion of the build
@@ -207,6 +209,8 @@ struct Backend {
   // input.
   void (*activation_statistics)(const Launch& launch, const ActivationCall& call,
                                 const Channels& channels, double* statistics);
+
+  void (*softmax)(const Launch& launch, const SoftmaxCall& call);
 };
 
 }  // namespace gradkern

@@ -7,12 +7,13 @@ copy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.array_utils import byte_bounds
+from numpy.lib.array_utils import byte_bounds, normalize_axis_index
 
 from gradkern import _core
 from gradkern.activations import Activation
@@ -26,6 +27,8 @@ __all__ = [
     "activation_with_derivative",
     "clip_by_global_norm",
     "clip_by_value",
+    "log_softmax",
+    "softmax",
     "tensor_stats",
     "total_norm",
 ]
@@ -366,3 +369,61 @@ def activation_with_derivative(name: str, x: Array, **parameters: float) -> tupl
     """
     y, dy = _activated(name, _core.ActivationPass.VALUE_AND_DERIVATIVE, x, 2, parameters)
     return y, dy
+
+
+# ---- softmax -------------------------------------------------------------------------------------
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """Softmax along an axis: :func:`gradkern.functional.softmax` for arrays.
+
+    Args:
+        x: an array of any shape.
+        axis: the axis along which the values sum to 1.
+
+    Returns:
+        A new array like ``x``.
+
+    Raises:
+        TypeError: ``x`` is not an array, or has a dtype without kernels.
+        numpy.exceptions.AxisError: there is no such axis.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.softmax(np.float32([[0, 0], [0, np.log(3)]])).round(4).tolist()
+        [[0.5, 0.5], [0.25, 0.75]]
+    """
+    return _along(_core.SoftmaxPass.SOFTMAX, x, axis)
+
+
+def log_softmax(x: Array, axis: int = -1) -> Array:
+    """The logarithm of softmax along an axis: :func:`gradkern.functional.log_softmax` for arrays.
+
+    Args:
+        x, axis: as for :func:`softmax`.
+
+    Returns:
+        A new array like ``x``.
+
+    Raises:
+        TypeError, numpy.exceptions.AxisError: as for :func:`softmax`.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.log_softmax(np.float64([1000, 0])).tolist()
+        [0.0, -1000.0]
+    """
+    return _along(_core.SoftmaxPass.LOG_SOFTMAX, x, axis)
+
+
+def _along(softmax_pass: _core.SoftmaxPass, x: Array, axis: int) -> Array:
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x is a {type(x).__name__}; it must be a numpy.ndarray")
+    axis = normalize_axis_index(axis, max(x.ndim, 1))
+    (dense,) = _readable([x])
+    result = np.empty_like(dense)
+    size = dense.shape[axis] if dense.ndim else 1
+    # The elements between two of a row: those of the axes behind it in memory.
+    behind = dense.shape[axis + 1 :] if dense.flags.c_contiguous else dense.shape[:axis]
+    _core.softmax(softmax_pass, dense, result, size, math.prod(behind))
+    return result

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/cpu_activations.h"
+#include "cpu/cpu_softmax.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/round_scalar.h"
@@ -149,10 +150,18 @@ size_t workspace(TensorSpans) { return 0; }
 }  // namespace
 
 const Backend& backend() {
-  static const Backend table{
-      kBackendVersion,      "cpu", unavailable, workspace,  norms,
-      statistics,           clip,  clamp,       activation, activation_workspace,
-      activation_statistics};
+  static const Backend table{kBackendVersion,
+                             "cpu",
+                             unavailable,
+                             workspace,
+                             norms,
+                             statistics,
+                             clip,
+                             clamp,
+                             activation,
+                             activation_workspace,
+                             activation_statistics,
+                             softmax};
   return table;
 }
 

@@ -11,7 +11,9 @@
 #include "cpu/elementwise.h"
 #include "cpu/merge_lanes.h"
 #include "cpu/pack.h"
+#include "cpu/softmax_kernels.h"
 #include "cpu/storage.h"
+#include "cpu/streaming.h"
 #include "formulas/clip_factor.h"
 #include "formulas/clip_value.h"
 #include "formulas/norms.h"
@@ -195,26 +197,8 @@ uint64_t read_all(const void* data, size_t bytes) {
 // ---- past the caches -------------------------------------------------------------------------
 
 void stream(void* to, const void* from, size_t bytes) {
-  constexpr size_t kStep = 64;
-  size_t i = 0;
-#if defined(__AVX512F__)
-  for (; i + kStep <= bytes; i += kStep) {
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(static_cast<char*>(to) + i),
-                        _mm512_loadu_si512(static_cast<const char*>(from) + i));
-  }
-#elif defined(__SSE2__)
-  for (; i + kStep <= bytes; i += kStep) {
-    for (size_t k = 0; k < kStep; k += 16) {
-      _mm_stream_si128(reinterpret_cast<__m128i*>(static_cast<char*>(to) + i + k),
-                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(
-                           static_cast<const char*>(from) + i + k)));
-    }
-  }
-#endif
-  std::memcpy(static_cast<char*>(to) + i, static_cast<const char*>(from) + i, bytes - i);
-#if defined(__SSE2__)
-  _mm_sfence();
-#endif
+  stream_bytes(to, from, bytes);
+  finish_streaming();
 }
 
 Kernels make_kernels(const char* isa) {
@@ -222,6 +206,7 @@ Kernels make_kernels(const char* isa) {
   table.isa = isa;
   table.read_all = read_all;
   table.stream = stream;
+  table.softmax = softmax_kernels();
   each_storage([&](DType dtype, auto storage) {
     using T = typename decltype(storage)::type;
     const int column = static_cast<int>(dtype);

@@ -11,6 +11,8 @@
 
 namespace gradkern::cpu {
 
+struct SoftmaxKernels;
+
 enum class Reduction {
   kNonzeroCount,
   kSumOfMagnitudes,
@@ -47,6 +49,9 @@ struct Kernels {
                                       const double* parameters, const Channels& channels,
                                       double* partial, double* active);
   ActivateAndMeasure activate_and_measure[formulas::Activations::kSize][kDTypeCount];
+
+  // Softmax and what belongs to it: kSoftmaxPassCount rows of kRealDTypes (softmax_kernels.h).
+  const SoftmaxKernels* softmax;
 
   // Copies past the caches. `to` is aligned to 64 bytes.
   void (*stream)(void* to, const void* from, size_t bytes);

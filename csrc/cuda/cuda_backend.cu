@@ -15,6 +15,7 @@ extern "C" __attribute__((visibility("default"))) const gradkern::Backend* gradk
                                        launch_clamp,
                                        launch_activation,
                                        activation_workspace_bytes,
-                                       launch_activation_statistics};
+                                       launch_activation_statistics,
+                                       launch_softmax};
   return &table;
 }

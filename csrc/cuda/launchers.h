@@ -22,4 +22,6 @@ size_t activation_workspace_bytes(int64_t numel);
 void launch_activation_statistics(const Launch& launch, const ActivationCall& call,
                                   const Channels& channels, double* statistics);
 
+void launch_softmax(const Launch& launch, const SoftmaxCall& call);
+
 }  // namespace gradkern::cuda

@@ -14,6 +14,7 @@
 #include "build_config.h"
 #include "formulas/activation_table.h"
 #include "python/torch_door.h"
+#include "softmax_call.h"
 #include "torch_ops/registry.h"
 
 namespace py = pybind11;
@@ -130,6 +131,18 @@ void activation(int row, ActivationPass pass, const py::array& input,
   registry::cpu_backend().activation(numpy_launch(), call);
 }
 
+// Rows of `size` elements, `inner` apart; the output has the input's dtype, size and memory order.
+void softmax(SoftmaxPass pass, const py::array& input, const py::array& output, int64_t size,
+             int64_t inner) {
+  const TensorSpan from = span_of(input, "x", false);
+  const TensorSpan to = span_of(output, "output", true);
+  if (from.numel == 0) return;
+  const SoftmaxCall call{pass,        from.dtype, from.numel / (size * inner), size, inner,
+                         {from.data}, to.data};
+  py::gil_scoped_release release;
+  registry::cpu_backend().softmax(numpy_launch(), call);
+}
+
 uint64_t read_all(uintptr_t pointer, size_t nbytes) {
   py::gil_scoped_release release;
   return registry::read_all(reinterpret_cast<const void*>(pointer), nbytes);
@@ -181,6 +194,11 @@ PYBIND11_MODULE(_core, m) {
       .value("VALUE_AND_DERIVATIVE", ActivationPass::kValueAndDerivative);
   m.def("activation", &activation, py::arg("row"), py::arg("activation_pass"), py::arg("input"),
         py::arg("outputs"), py::arg("parameters"));
+  py::enum_<SoftmaxPass>(m, "SoftmaxPass")
+      .value("SOFTMAX", SoftmaxPass::kSoftmax)
+      .value("LOG_SOFTMAX", SoftmaxPass::kLogSoftmax);
+  m.def("softmax", &softmax, py::arg("softmax_pass"), py::arg("input"), py::arg("output"),
+        py::arg("size"), py::arg("inner"));
   m.def("read_all", &read_all, py::arg("pointer"), py::arg("nbytes"));
 
   define_torch_door(m);

@@ -71,13 +71,14 @@ ReferenceOperand::ReferenceOperand(const TensorHandle& tensor, const char* argum
   dense_ = &copy_;
 }
 
-Channels ReferenceOperand::channels(int64_t dimension) const {
+Channels ReferenceOperand::channels(int64_t dimension, const char* argument) const {
   const int64_t dim = this->dim();
   const int64_t d = dimension < 0 ? dimension + dim : dimension;
   if (d < 0 || d >= dim) {
-    throw std::out_of_range("channel_dim is " + std::to_string(dimension) + "; it must be in [" +
-                            std::to_string(-dim) + ", " + std::to_string(dim - 1) + "] for a " +
-                            std::to_string(dim) + "-dimensional " + argument_);
+    throw std::out_of_range(std::string(argument) + " is " + std::to_string(dimension) +
+                            "; it must be in [" + std::to_string(-dim) + ", " +
+                            std::to_string(dim - 1) + "] for a " + std::to_string(dim) +
+                            "-dimensional " + argument_);
   }
   const int64_t count = sizes()[d];
   // The stride of a dimension of one index says nothing.

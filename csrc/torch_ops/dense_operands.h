@@ -29,8 +29,8 @@ class ReferenceOperand {
   const char* argument() const { return argument_; }
 
   // Elements of dense memory belong to channels by the index of this dimension (negative: from the
-  // end). Throws std::out_of_range if there is no such dimension.
-  Channels channels(int64_t dimension) const;
+  // end). Throws std::out_of_range, with the argument's name, if there is no such dimension.
+  Channels channels(int64_t dimension, const char* argument = "channel_dim") const;
 
   // An uninitialised tensor like this one.
   TensorHandle result() const;

@@ -8,5 +8,6 @@ from gradkern.nn.activation_modules import *  # noqa: F403
 from gradkern.nn.activation_modules import __all__ as _table_modules
 from gradkern.nn.convert import convert_activations
 from gradkern.nn.gelu import GELU
+from gradkern.nn.softmax import LogSoftmax, Softmax, Softmin
 
-__all__ = [*_table_modules, "GELU", "convert_activations"]
+__all__ = [*_table_modules, "GELU", "LogSoftmax", "Softmax", "Softmin", "convert_activations"]

@@ -6,15 +6,22 @@ import torch
 
 from gradkern.activations import TABLE
 from gradkern.nn import activation_modules
-from gradkern.nn.activation_module import ActivationModule
 from gradkern.nn.gelu import GELU
+from gradkern.nn.softmax import LogSoftmax, Softmax, Softmin
 
-_OURS: dict[type[torch.nn.Module], type[ActivationModule]] = {
+_OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     getattr(torch.nn, row.module): getattr(activation_modules, row.module)
     for row in TABLE.values()
     if hasattr(torch.nn, row.module) and hasattr(activation_modules, row.module)
 }
 _OURS[torch.nn.GELU] = GELU
+_OURS.update(
+    {
+        torch.nn.Softmax: Softmax,
+        torch.nn.LogSoftmax: LogSoftmax,
+        torch.nn.Softmin: Softmin,
+    }
+)
 
 
 def convert_activations(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

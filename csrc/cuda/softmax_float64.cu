@@ -1,0 +1,9 @@
+// Softmax of float64: a file of its own, so that the storage types compile in parallel.
+
+#include "cuda/softmax_launch.cuh"
+
+namespace gradkern::cuda {
+
+template struct SoftmaxLaunchers<double>;
+
+}  // namespace gradkern::cuda

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
-from torch.autograd.function import once_differentiable
 
 from gradkern.activations import Activation
 
@@ -73,12 +72,13 @@ class _Backward(Function):
         ctx.save_for_backward(grad, saved)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         grad, saved = ctx.saved_tensors
         rest = ctx.row, ctx.parameters, ctx.of_output
-        of_grad = _times_derivative(outer, saved, *rest) if ctx.needs_input_grad[0] else None
-        of_saved = _times_second(outer * grad, saved, *rest) if ctx.needs_input_grad[1] else None
+        # Not `once_differentiable`, which looks at the gradients alone: a third derivative would be
+        # silently without the part that comes through `saved`.
+        of_grad = _Backward.apply(outer, saved, *rest) if ctx.needs_input_grad[0] else None
+        of_saved = _Second.apply(outer * grad, saved, *rest) if ctx.needs_input_grad[1] else None
         return of_grad, of_saved, None, None, None
 
 
@@ -93,7 +93,7 @@ class _TransformableBackward(_Backward):
         grad, saved = ctx.saved_tensors
         rest = ctx.row, ctx.parameters, ctx.of_output
         of_grad = _TransformableBackward.apply(outer, saved, *rest)
-        return of_grad, _TransformableSecond.apply(outer * grad, saved, *rest), None, None, None
+        return of_grad, _Second.apply(outer * grad, saved, *rest), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, grad_tangent: Tensor | None, saved_tangent: Tensor | None, *_: Any) -> Any:
@@ -103,7 +103,7 @@ class _TransformableBackward(_Backward):
         if grad_tangent is not None:
             parts.append(_TransformableBackward.apply(grad_tangent, saved, *rest))
         if saved_tangent is not None:
-            parts.append(_TransformableSecond.apply(saved_tangent * grad, saved, *rest))
+            parts.append(_Second.apply(saved_tangent * grad, saved, *rest))
         return sum(parts[1:], parts[0])
 
     @staticmethod
@@ -111,7 +111,7 @@ class _TransformableBackward(_Backward):
         return _TransformableBackward.apply(*_together(in_dims[:2], (grad, saved)), *rest), 0
 
 
-class _TransformableSecond(Function):
+class _Second(Function):
     """(grad, saved) -> grad * d/dsaved (dy/dx); the last derivative there is."""
 
     @staticmethod
@@ -134,7 +134,7 @@ class _TransformableSecond(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, grad: Tensor, saved: Tensor, *rest: Any) -> Any:
-        return _TransformableSecond.apply(*_together(in_dims[:2], (grad, saved)), *rest), 0
+        return _Second.apply(*_together(in_dims[:2], (grad, saved)), *rest), 0
 
 
 # ---- the value ---------------------------------------------------------------------------------
@@ -186,20 +186,19 @@ class _EagerWithStats(Function):
 
 
 class _InPlace(Function):
+    """For functions that save their output, which is the input's memory afterwards."""
+
     @staticmethod
-    def forward(
-        ctx: Any, input: Tensor, row: Activation, parameters: _Parameters, of_output: bool
-    ) -> Tensor:
-        saved = input if of_output else input.clone()
+    def forward(ctx: Any, input: Tensor, row: Activation, parameters: _Parameters) -> Tensor:
         row.value_(input, *parameters)
         ctx.mark_dirty(input)
-        ctx.save_for_backward(saved)
-        ctx.row, ctx.parameters, ctx.of_output = row, parameters, of_output
+        ctx.save_for_backward(input)
+        ctx.row, ctx.parameters, ctx.of_output = row, parameters, True
         return input
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, grad), None, None, None
+        return _backward(ctx, grad), None, None
 
 
 class _Traceable(Function):
@@ -290,7 +289,8 @@ def activate_in_place(
         >>> activate_in_place(activation("relu"), x, (), True) is x, x.tolist()
         (True, [0.0, 2.0])
     """
-    if not (input.requires_grad and torch.is_grad_enabled()):
+    transformed = not torch.compiler.is_compiling() and is_transformed()
+    if not transformed and not (input.requires_grad and torch.is_grad_enabled()):
         row.value_(input, *parameters)
         torch.autograd.graph.increment_version(input)
         return input
@@ -300,7 +300,11 @@ def activate_in_place(
         if input.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
             kind = "a leaf Variable" if input.is_leaf else "a view of a leaf Variable"
             raise RuntimeError(f"{kind} that requires grad is being used in an in-place operation.")
-    result: Tensor = _InPlace.apply(input, row, parameters, of_output)
+    if transformed or not of_output:
+        # What is saved must stay as it is, and have its own place in the graph.
+        kept = input if of_output else input.clone()
+        return input.copy_(activate(row, kept, parameters, of_output))
+    result: Tensor = _InPlace.apply(input, row, parameters)
     return result
 
 

@@ -60,6 +60,22 @@ def _require_tensor(input: object) -> None:
         raise TypeError(f"input is a {type(input).__name__}; it must be a tensor")
 
 
+def _keeps_output(save: str) -> bool:
+    if save == "output":
+        return True
+    if save != "input":
+        raise ValueError(f"save is {save!r}; it must be one of output, input")
+    return False
+
+
+def _require_untransformed(row: Activation, form: str) -> None:
+    """An operator alone would be a constant to functorch and forward AD, silently."""
+    if not torch.compiler.is_compiling() and is_transformed():
+        raise NotImplementedError(
+            f"{row.name}{form} can't be transformed (functorch, forward AD); {row.name} can"
+        )
+
+
 def _autocast(row: Activation, input: Tensor) -> Tensor:
     if (
         row.name in _FLOAT32_UNDER_CUDA_AUTOCAST
@@ -106,7 +122,7 @@ def call(
         return _by_native(row, input, parameters, inplace, out)
     if row.name in _FLOAT32_UNDER_CUDA_AUTOCAST:
         input = _autocast(row, input)
-    of_output = save == "output" and row.can_save_output(parameters)
+    of_output = _keeps_output(save) and row.can_save_output(parameters)
     try:
         if out is not None:
             if inplace:
@@ -129,6 +145,8 @@ def _into(row: Activation, input: Tensor, parameters: tuple[float, ...], out: Te
             f"{row.name}(): functions with out=... arguments don't support automatic "
             "differentiation, but one of the arguments requires grad."
         )
+    if out.device != input.device:
+        raise RuntimeError(f"out is on {out.device}; it must be on {input.device} like input")
     if out.shape != input.shape:
         if out.numel() > 0:
             raise RuntimeError(
@@ -142,6 +160,7 @@ def _into(row: Activation, input: Tensor, parameters: tuple[float, ...], out: Te
                 f"result type {input.dtype} can't be cast to the desired output type {out.dtype}"
             )
         return out.copy_(row.value(input, *parameters))
+    _require_untransformed(row, "(out=...)")
     row.value_out(input, *parameters, out=out)
     torch.autograd.graph.increment_version(out)
     return out
@@ -178,6 +197,7 @@ def call_with_derivative(
             f"input requires grad, and {row.name}_with_derivative is not differentiable; call it "
             "under torch.no_grad(), or with input.detach()"
         )
+    _require_untransformed(row, "_with_derivative")
     if out is not None:
         value, derivative = out
         into = functools.partial(row.with_derivative_out, out=value, derivative_out=derivative)
@@ -210,15 +230,12 @@ def call_with_stats(
         1.0
     """
     _require_tensor(input)
-    if not torch.compiler.is_compiling() and is_transformed():
-        raise NotImplementedError(
-            f"{row.name}_with_stats can't be transformed (functorch, forward AD): measure outside"
-        )
+    _require_untransformed(row, "_with_stats")
     if channel_dim is not None and not -input.dim() <= channel_dim < input.dim():
         raise IndexError(
             f"channel_dim is {channel_dim}; it must be in [{-input.dim()}, {input.dim() - 1}] for "
             f"an input of {input.dim()} dimensions"
         )
-    arguments: Any = (row, input, parameters, save == "output" and row.can_save_output(parameters))
+    arguments: Any = (row, input, parameters, _keeps_output(save) and row.can_save_output(parameters))
     output, values = ops.call(activate_with_stats, *arguments, channel_dim)
     return output, ActivationStats(values, input.numel())

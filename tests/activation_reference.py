@@ -229,7 +229,7 @@ REFERENCES: dict[str, Reference] = {
         value=lambda m, x: m.where(
             x > 3, x, _clamped(m, x, -3, 3) * (_clamped(m, x, -3, 3) + 3) / 6
         ),
-        derivative=lambda m, x: m.where(x > 3, 1, m.where(x < -3, 0, (2 * x + 3) / 6)),
+        derivative=lambda m, x: m.where(x >= 3, 1, m.where(x <= -3, 0, (2 * x + 3) / 6)),
         zeros=(-1.5,),
     ),
     "logsigmoid": Reference(

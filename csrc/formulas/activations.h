@@ -256,19 +256,26 @@ struct LeakyRelu : Activation {
   }
 };
 
-// scale * x above 0, scale * alpha * (exp(x / width) - 1) below.
+// x, but finite: what is 0 or linear beyond the bound is so already, and a second derivative would
+// meet infinity times 0.
 template <class V>
-GRADKERN_FORMULA Activated<V> exponential_linear(V x, V alpha, V scale, V inverse_width) {
-  const auto positive = x > constant<V>(0);
-  const V argument = x * inverse_width;
-  const V height = scale * alpha;
-  return {select(positive, scale * x, height * expm1(argument)),
-          select(positive, scale, height * inverse_width * exp(argument))};
+GRADKERN_FORMULA V within_range(V x) {
+  const V bound = constant<V>(1e30);
+  return select(x > bound, bound, select(x < -bound, -bound, x));
 }
+
+// scale * x above 0, height * (exp(argument) - 1) below, where the argument is x / width and lacks
+// `rest`: a rounding of it is as much larger in the exponential as it is large itself.
 template <class V>
-GRADKERN_FORMULA V exponential_linear_of_output(V y, V alpha, V scale, V inverse_width) {
-  const V below = (y + scale * alpha) * inverse_width;
-  return select(y > constant<V>(0), scale, below);
+GRADKERN_FORMULA Activated<V> exponential_linear(V x, V argument, V rest, V scale, V height,
+                                                 V inverse_width) {
+  const auto positive = x > constant<V>(0);
+  const V growth = exp(argument);
+  // Next to overflow there is nothing to correct, and infinity times it would be no limit.
+  const V largest = constant<V>(std::is_same_v<scalar_of<V>, float> ? 1e38 : 1e307);
+  const V correction = select(growth > largest, constant<V>(0), growth * rest);
+  return {select(positive, scale * x, height * (expm1(argument) + correction)),
+          select(positive, scale, height * inverse_width * (growth + correction))};
 }
 
 struct Elu : Activation {
@@ -283,11 +290,12 @@ struct Elu : Activation {
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>& p) {
-    return exponential_linear(x, p.value[0], constant<V>(1), constant<V>(1));
+    const V one = constant<V>(1);
+    return exponential_linear(x, within_range(x), constant<V>(0), one, p.value[0], one);
   }
   template <class V>
   GRADKERN_FORMULA static V derivative_of_output(V y, const Parameters<V>& p) {
-    return exponential_linear_of_output(y, p.value[0], constant<V>(1), constant<V>(1));
+    return select(y > constant<V>(0), constant<V>(1), y + p.value[0]);
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
@@ -308,12 +316,14 @@ struct Selu : Activation {
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
-    return exponential_linear(x, constant<V>(kAlpha), constant<V>(kScale), constant<V>(1));
+    return exponential_linear(x, within_range(x), constant<V>(0), constant<V>(kScale),
+                              constant<V>(kAlpha * kScale), constant<V>(1));
   }
   template <class V>
   GRADKERN_FORMULA static V derivative_of_output(V y, const Parameters<V>&) {
-    return exponential_linear_of_output(y, constant<V>(kAlpha), constant<V>(kScale),
-                                        constant<V>(1));
+    // Where it saturates, y + scale alpha is as small as the rounding of the constant.
+    const SplitConstant<V> height(kAlpha * kScale, 2.361981243051158e-16);
+    return select(y > constant<V>(0), constant<V>(kScale), (y + height.high) + height.low);
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
@@ -336,11 +346,17 @@ struct Celu : Activation {
   }
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>& p) {
-    return exponential_linear(x, p.value[0], constant<V>(1), constant<V>(1) / p.value[0]);
+    const V alpha = p.value[0], one = constant<V>(1);
+    const V inverse = one / alpha;
+    const V bounded = within_range(x);
+    const V argument = bounded / alpha;
+    const V product = argument * alpha;
+    const V rest = ((bounded - product) - product_error(argument, alpha, product)) * inverse;
+    return exponential_linear(x, argument, rest, one, alpha, inverse);
   }
   template <class V>
   GRADKERN_FORMULA static V derivative_of_output(V y, const Parameters<V>& p) {
-    return exponential_linear_of_output(y, p.value[0], constant<V>(1), constant<V>(1) / p.value[0]);
+    return select(y > constant<V>(0), constant<V>(1), (y + p.value[0]) / p.value[0]);
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
@@ -368,7 +384,7 @@ struct Gelu : Activation {
     const V density = constant<V>(0.39894228040143267794);
     const auto times_gauss = [&](V factor) { return factor * corrected * gauss.scale; };
     const auto low = x < -one;
-    const V cdf = select(magnitude < one, normal_center(x), one - times_gauss(tail.ratio));
+    const V cdf = select(magnitude > one, one - times_gauss(tail.ratio), normal_center(x));
     return {select(low, times_gauss(bounded * tail.ratio), x * cdf),
             select(low, times_gauss(fused_multiply_add(bounded, density, tail.ratio)),
                    cdf + times_gauss(bounded * density))};
@@ -490,12 +506,21 @@ struct Softplus : Activation {
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>& p) {
     const V beta = p.value[0], zero = constant<V>(0);
-    const V argument = beta * x;
+    const V bounded = within_range(x);
+    const V argument = beta * bounded;
+    // What the argument lacks, in the exponential, where it weighs as much as the argument is
+    // large.
+    const V rest = product_error(beta, bounded, argument);
+    const auto negative = argument < zero;
+    const DecayingExp<V> decay(-absolute(argument));
+    const V e = decay.value;
+    const V corrected = multiply_add(e, select(negative, rest, -rest), e);
     const auto linear = argument > p.value[1];
-    const V positive_part = select(argument < zero, zero, argument);
-    const V log = positive_part + log1p_of_unit(exp(-absolute(argument)));
-    return {select(linear, x, log / beta),
-            select(linear, constant<V>(1), Logistic<V>(argument).value)};
+    // Where the exponential is scaled, its logarithm of 1 + e is e itself.
+    const V log =
+        select(negative, zero, argument) / beta + log1p_of_unit(corrected) / beta * decay.scale;
+    return {select(linear, x, log),
+            select(linear, constant<V>(1), Logistic<V>(negative, corrected * decay.scale).value)};
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
@@ -609,12 +634,12 @@ struct Hardswish : Activation {
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
     const V three = constant<V>(3), zero = constant<V>(0), one = constant<V>(1);
     const V half = constant<V>(0.5);
-    const auto low = x < -three;
     const auto high = x > three;
-    // At most 3 in the middle: no infinity, which times 0 would be NaN.
-    const V middle = select(high, three, select(low, -three, x));
-    return {select(high, x, middle * (middle + three) / constant<V>(6)),
-            select(high, one, select(low, zero, middle / three + half))};
+    // Within 3 in the middle: no infinity, which times 0 would be NaN.
+    const V middle = select(high, three, select(x < -three, -three, x));
+    const V slope =
+        select(middle == -three, zero, select(middle == three, one, middle / three + half));
+    return {select(high, x, middle * (middle + three) / constant<V>(6)), select(high, one, slope)};
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {

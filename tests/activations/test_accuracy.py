@@ -224,4 +224,6 @@ def test_torch_agrees(row: Activation) -> None:
         torch.testing.assert_close(y, want.detach(), rtol=1e-12, atol=1e-14)
         if parameters and parameters[0] < 0 and row.saves_output:
             continue  # native's derivative for them is that of another function
-        torch.testing.assert_close(dy, leaf.grad, rtol=1e-12, atol=1e-14)
+        # torch's hardsigmoid multiplies by a sixth in float32, in float64 too.
+        rtol = 1e-7 if row.name == "hardsigmoid" else 1e-12
+        torch.testing.assert_close(dy, leaf.grad, rtol=rtol, atol=1e-14)

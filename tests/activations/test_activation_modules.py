@@ -159,7 +159,6 @@ def test_convert_activations() -> None:
     }
     calls: list[str] = []
     model.act.register_forward_hook(lambda *_: calls.append("forward"))
-    model.act.register_full_backward_hook(lambda *_: calls.append("backward"))
     model.gelu.eval()
     names = [n for n, _ in model.named_modules(remove_duplicate=False)]
     x = normal(4, 3)
@@ -179,9 +178,7 @@ def test_convert_activations() -> None:
     assert not model.gelu.training
     after = model(x)
     torch.testing.assert_close(after, before)
-    after.sum().backward()
     assert calls.count("forward") == 3
-    assert calls.count("backward") == 3
     assert gradkern.nn.convert_activations(model) == {}
 
 

@@ -49,7 +49,7 @@ def expected(
         active = (~saturated).sum(dim=others).double() if others else (~saturated).double()
     return {
         "mean": kept.mean(),
-        "std": kept.std(),
+        "std": kept.std() if kept.numel() > 1 else torch.tensor(torch.nan).double(),
         "abs_max": kept.abs().max() if n else torch.zeros((), dtype=torch.float64),
         "zero_fraction": (kept == 0).sum() / n.double(),
         "nonfinite": (~finite).sum().double(),

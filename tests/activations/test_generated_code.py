@@ -19,8 +19,11 @@ def generator() -> ModuleType:
     )
     assert spec is not None
     assert spec.loader is not None
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))  # as for a script that is run
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    monkeypatch.undo()
     return module
 
 

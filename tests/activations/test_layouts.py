@@ -76,7 +76,7 @@ def test_in_place(row: Activation, layout: str) -> None:
 def test_out(layout: str, out_layout: str) -> None:
     row, x, out = TABLE["silu"], LAYOUTS[layout](torch.float32), LAYOUTS[out_layout](torch.float32)
     if out.shape != x.shape:
-        out = torch.empty(x.shape[::-1]).permute(*reversed(range(x.dim())))
+        out = torch.empty(x.shape[::-1]).permute(tuple(reversed(range(x.dim()))))
     want = row.value(x.contiguous())
     strides = out.stride()
     assert function(row)(x, out=out) is out

@@ -56,7 +56,8 @@ def test_what_native_does(row: Activation, kind: str) -> None:
         return
     assert type(got) is type(want)
     assert got.dtype == want.dtype
-    assert got.shape == want.shape
+    if kind != "nested":  # each nested tensor has a symbolic size of its own
+        assert got.shape == want.shape
     assert got.layout == want.layout
     assert got.device == want.device
     if kind == "nested":
@@ -153,7 +154,7 @@ def test_parameters_without_a_meaning() -> None:
     refused(lambda: f.hardtanh(x, 2, 1), ValueError, words)
     refused(lambda: f.hardtanh(x, 2, 1, inplace=True), ValueError, words, x)
     refused(lambda: f.gelu(x, approximate="sigmoid"), RuntimeError, "must be either none or tanh")
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="could not convert"):
         f.elu(x, "x")
     with pytest.raises(TypeError):
         f.elu(x, None)

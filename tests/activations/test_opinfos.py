@@ -55,7 +55,8 @@ def test_forward_and_gradient(info: OpInfo, dtype: torch.dtype, contiguous: bool
     for sample in samples(info, dtype, grad, contiguous):
         got, want = call(ours(info), sample, sample.input), call(info.op, sample, sample.input)
         torch.testing.assert_close(got, want)
-        assert got.stride() == want.stride()
+        if want.numel() > 0:
+            assert got.stride() == want.stride()
         if not grad or want.numel() == 0:
             continue
         gradient = torch.ones_like(want)

@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test bench lint format generate wheel cuda fuzz matrix clean
+.PHONY: demo test test-cuda bench lint format generate wheel cuda fuzz matrix clean
 
 demo: $(STAMP)
 	$(BIN)/gradkern demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# On a machine with a GPU: the whole suite on it, compute-sanitizer, the benchmarks.
+test-cuda: $(STAMP)
+	$(BIN)/python tests/gpu_run/run_on_gpu.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

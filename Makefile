@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
+CHECKS := tests/kernel_checks
+
 .PHONY: demo test test-cuda bench lint format generate wheel cuda fuzz matrix clean
+.PHONY: simt-sanitize simt-mutate sass docs
 
 demo: $(STAMP)
 	$(BIN)/gradkern demo
@@ -47,6 +50,21 @@ cuda: $(STAMP)
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/cuda --target gradkern_cuda
+
+# The CUDA kernels' source on the CPU under ThreadSanitizer and Address+UBSanitizer.
+simt-sanitize: $(STAMP)
+	$(BIN)/python $(CHECKS)/sanitizers.py
+
+# Whether the sanitizers notice each barrier that is deleted, and each loop that goes one too far.
+simt-mutate: $(STAMP)
+	$(BIN)/python $(CHECKS)/mutation.py
+
+# What nvcc makes of the kernels: vector accesses, spills, occupancy; docs/cuda-kernels.md up to date.
+sass: $(STAMP)
+	$(BIN)/python $(CHECKS)/compiled.py check
+
+docs: $(STAMP)
+	$(BIN)/python $(CHECKS)/compiled.py write
 
 # Ten thousand random argument combinations under AddressSanitizer.
 fuzz: $(STAMP)

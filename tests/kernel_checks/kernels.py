@@ -1,0 +1,141 @@
+"""The CUDA kernels, each once: what sanitizer runs, SASS checks and documentation are made of.
+
+A new kernel gets all of them by an entry in `KERNELS` and the function that the entry's `case`
+names, in a C++ file in sanitized/. Its mutants are found in the sources. What a kernel promises
+about its occupancy stands in the comment above its definition (`Occupancy: 4 blocks on an SM`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+
+class DType(enum.IntEnum):
+    """csrc/backend.h's."""
+
+    FLOAT32 = 0
+    FLOAT64 = 1
+    BFLOAT16 = 2
+    FLOAT16 = 3
+    COMPLEX64 = 4  # of which the modulus is the element
+    COMPLEX128 = 5
+
+
+# As a kernel's source spells the type of an element.
+CPP_TYPES = {
+    DType.FLOAT32: "float",
+    DType.FLOAT64: "double",
+    DType.BFLOAT16: "__nv_bfloat16",
+    DType.FLOAT16: "__half",
+    DType.COMPLEX64: "Complex<float>",
+    DType.COMPLEX128: "Complex<double>",
+}
+ELEMENT_BYTES = dict(zip(DType, (4, 8, 2, 2, 8, 16), strict=True))
+
+REALS = (DType.FLOAT32, DType.FLOAT64, DType.BFLOAT16, DType.FLOAT16)
+MODULI = (*REALS, DType.COMPLEX64, DType.COMPLEX128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A size with a name, for predictions."""
+
+    name: str
+    elements: int
+    tensors: int = 1
+
+
+GPT2_GRADIENTS = Workload("GPT-2 small's gradients", 124_439_808, 148)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kernel:
+    """An instantiation of a `__global__` function.
+
+    Args:
+        name: for people.
+        symbol: the demangled name without namespaces, with its template arguments.
+        case: the function in sanitized/ that runs it with each of `dtypes`.
+        dtypes: what it is instantiated for, or switches on.
+        reads: how many tensors of elements it streams from memory.
+        writes: how many it streams to memory.
+        launches: how many it takes, for people.
+        workload: what its time is predicted for.
+        routines: by dtype, why its streaming loop may contain a float64 division or square root, or
+            a call (`ptx.py`).
+    """
+
+    name: str
+    symbol: str
+    case: str
+    launches: str
+    dtypes: tuple[DType, ...] = REALS
+    reads: int = 1
+    writes: int = 0
+    workload: Workload = GPT2_GRADIENTS
+    routines: Mapping[DType, str] = dataclasses.field(default_factory=dict)
+
+
+PER_THOUSAND = "1 for each 1016 tensors"
+
+# ptxas makes about ten float64 operations of a root; beside the 8 bytes of a complex64 an A100 has
+# time for twice as many.
+_MODULUS = "a modulus is a square root, and float32 squares would over- and underflow"
+_MODULI = {DType.COMPLEX64: _MODULUS, DType.COMPLEX128: _MODULUS}
+_POWER = "the p-th power of any |x| is a call of pow; only orders 0, 1, 2 and infinity need none"
+
+
+def _norms(order: str, formula: str, case: str, dtypes: tuple[DType, ...] = MODULI) -> Kernel:
+    return Kernel(
+        name=f"norms of order {order}",
+        symbol=f"reduce_kernel<{formula}>",
+        case=case,
+        launches=PER_THOUSAND,
+        dtypes=dtypes,
+        routines={d: why for d, why in _MODULI.items() if d in dtypes},
+    )
+
+
+KERNELS = (
+    _norms("2", "SumOfSquares", "norms_of_order_2", REALS),
+    _norms("1", "SumOfMagnitudes", "norms_of_order_1"),
+    _norms("0", "NonzeroCount", "norms_of_order_0"),
+    _norms("infinity", "ExtremeMagnitude<true>", "largest_magnitudes"),
+    _norms("-infinity", "ExtremeMagnitude<false>", "smallest_magnitudes"),
+    dataclasses.replace(
+        _norms("p, any other", "ScaledPowers", "norms_of_other_orders"),
+        routines=dict.fromkeys(MODULI, _POWER),
+    ),
+    Kernel(
+        name="statistics",
+        symbol="reduce_kernel<Statistics>",
+        case="statistics_of_tensors",
+        launches=PER_THOUSAND,
+    ),
+    Kernel(
+        name="clip",
+        symbol="clip_kernel<InParameters>",
+        case="clip_with_table_in_parameters",
+        launches=PER_THOUSAND,
+        writes=1,
+    ),
+    Kernel(
+        name="clip, after a reduction",
+        symbol="clip_kernel<InWorkspace>",
+        case="clip_with_table_in_workspace",
+        launches="1",
+        writes=1,
+    ),
+    Kernel(
+        name="clamp",
+        symbol="clamp_kernel<InParameters>",
+        case="clamp",
+        launches=PER_THOUSAND,
+        writes=1,
+    ),
+)
+
+# Cases of the device functions that kernels are built from; they take no dtype.
+FUNCTION_CASES = ("block_merge_in_a_row", "block_broadcast_in_a_row")

@@ -24,6 +24,7 @@ CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "sanitized"
 
 SANITIZERS = ("thread", "address")
+_TIMEOUT = 1800  # far beyond any run's minute or two, on whatever machine
 _OPTIONS = {
     "TSAN_OPTIONS": "halt_on_error=1",
     # Leaks: the stacks of fibers are no roots. Stack use after return: a copy of every frame on the
@@ -109,18 +110,22 @@ def build(sanitizer: str, csrc: Path = CSRC, folder: Path = BUILD) -> Path:
 
 
 def run(executable: Path, cases: Sequence[str] = ()) -> Outcome:
-    """Runs the cases, or all."""
+    """Runs the cases, or all. A run that does not end has failed."""
     start = time.monotonic()
-    result = subprocess.run(
+    with subprocess.Popen(
         [*_fixed_addresses(), executable, *cases],
         env={**os.environ, **_OPTIONS},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        check=False,
-    )
-    return Outcome(result.returncode == 0, result.stdout, time.monotonic() - start)
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output = f"{process.communicate()[0]}\nwrong: not done after {_TIMEOUT} seconds"
+    return Outcome(process.returncode == 0, output, time.monotonic() - start)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import cubins
 import report
-from kernels import ELEMENT_BYTES, DType
+from kernels import ELEMENT_BYTES, REALS, DType
 from occupancy import A100, GPUS, H100, occupancy
 
 PAGE = cubins.ROOT / "docs" / "cuda-kernels.md"
@@ -69,33 +69,40 @@ def page(compiled: Sequence[report.Compiled]) -> str:
 
 def _row(compiled: Sequence[report.Compiled]) -> str:
     kernel = compiled[0].kernel
-    usage = {each.usage.gpu: each.usage for each in compiled}
     element = ELEMENT_BYTES[DType.FLOAT32]
     moved = [(kernel.reads, "read"), (kernel.writes, "written")]
+    usage = [[each.usage for each in compiled if each.usage.gpu == gpu] for gpu in GPUS]
     fits = [
-        f"{usage[gpu].blocks} ({occupancy(gpu, usage[gpu].threads, usage[gpu].blocks):.0%})"
-        for gpu in (A100, H100)
+        f"{fewest.blocks} ({occupancy(fewest.gpu, fewest.threads, fewest.blocks):.0%})"
+        for of_gpu in usage
+        if (fewest := min(of_gpu, key=lambda each: each.blocks)).gpu in (A100, H100)
     ]
     times = [
         kernel.workload.elements * element * (kernel.reads + kernel.writes) / gpu.bandwidth * 1e6
         for gpu in (A100, H100)
     ]
-    more = "> " if DType.FLOAT32 in kernel.routines else ""
+    more = "> " if kernel.routines.keys() >= set(REALS) else ""
+    instances = len({each.symbol for each in compiled})
     cells = [
-        f"{kernel.name}<br>`{kernel.symbol}`",
+        f"{kernel.name}<br>`{kernel.symbol}`" + (f", {instances} of them" if instances > 1 else ""),
         ", ".join(dtype.name.lower() for dtype in kernel.dtypes),
         ", ".join(f"{element * count} {what}" for count, what in moved if count),
         kernel.launches,
-        _one_or_all([each.usage.registers for each in compiled]),
-        _one_or_all([each.usage.shared_bytes for each in compiled]) + " B",
-        f"{compiled[0].usage.claimed_blocks}; {', '.join(fits)}",
+        _one_or_all([_range([each.registers for each in of_gpu]) for of_gpu in usage]),
+        _one_or_all([_range([each.shared_bytes for each in of_gpu]) for of_gpu in usage]) + " B",
+        f"{_range([each.usage.claimed_blocks or 0 for each in compiled])}; {', '.join(fits)}",
         f"{kernel.workload.name}: " + ", ".join(f"{more}{time:.0f} us" for time in times),
     ]
     return f"| {' | '.join(cells)} |\n"
 
 
-def _one_or_all(numbers: Sequence[int]) -> str:
-    return str(numbers[0]) if len(set(numbers)) == 1 else ", ".join(map(str, numbers))
+def _range(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _one_or_all(values: Sequence[str]) -> str:
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
 def _excuses(compiled: Sequence[report.Compiled]) -> str:
@@ -146,7 +153,7 @@ def main(arguments: Sequence[str]) -> int:
         PAGE.write_text(page(compiled))
         return 0
     wrong = check(compiled)
-    kernels = len({each.kernel.symbol for each in compiled})
+    kernels = len({each.symbol for each in compiled})
     print(*wrong, f"{kernels} kernels on {len(GPUS)} GPUs: {len(wrong)} violations", sep="\n")
     return 1 if wrong else 0
 

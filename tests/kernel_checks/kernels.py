@@ -47,16 +47,18 @@ class Workload:
     tensors: int = 1
 
 
+ACTIVATIONS = Workload("64 million activations", 64 << 20)
 GPT2_GRADIENTS = Workload("GPT-2 small's gradients", 124_439_808, 148)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
-    """An instantiation of a `__global__` function.
+    """An instantiation of a `__global__` function, or a family of them.
 
     Args:
         name: for people.
-        symbol: the demangled name without namespaces, with its template arguments.
+        symbol: the demangled name without namespaces, with its template arguments; `*` stands for
+            any: then the entry is for all that match.
         case: the function in sanitized/ that runs it with each of `dtypes`.
         dtypes: what it is instantiated for, or switches on.
         reads: how many tensors of elements it streams from memory.
@@ -86,6 +88,9 @@ _MODULUS = "a modulus is a square root, and float32 squares would over- and unde
 _MODULI = {DType.COMPLEX64: _MODULUS, DType.COMPLEX128: _MODULUS}
 _POWER = "the p-th power of any |x| is a call of pow; only orders 0, 1, 2 and infinity need none"
 
+_QUOTIENT = "in float64 a formula's own quotient (1 / (1 + exp(-x)), ...) is a float64 division"
+_CHANNEL = "where channels are counted, the channel of an element is a quotient of 64-bit integers"
+
 
 def _norms(order: str, formula: str, case: str, dtypes: tuple[DType, ...] = MODULI) -> Kernel:
     return Kernel(
@@ -95,6 +100,19 @@ def _norms(order: str, formula: str, case: str, dtypes: tuple[DType, ...] = MODU
         launches=PER_THOUSAND,
         dtypes=dtypes,
         routines={d: why for d, why in _MODULI.items() if d in dtypes},
+    )
+
+
+def _activation(name: str, number: int, case: str, reads: int = 1, writes: int = 1) -> Kernel:
+    return Kernel(
+        name=f"activations: {name}",
+        symbol=f"activation_kernel<*, (ActivationPass){number}, *>",
+        case=case,
+        launches="1",
+        reads=reads,
+        writes=writes,
+        workload=ACTIVATIONS,
+        routines={DType.FLOAT64: _QUOTIENT},
     )
 
 
@@ -134,6 +152,22 @@ KERNELS = (
         case="clamp",
         launches=PER_THOUSAND,
         writes=1,
+    ),
+    _activation("value", 0, "activation_values"),
+    _activation("derivative", 1, "activation_derivatives"),
+    _activation("value and derivative", 2, "activations_with_derivatives", writes=2),
+    _activation("backward", 3, "activation_backward", reads=2),
+    _activation("backward of output", 4, "activation_backward_of_output", reads=2),
+    _activation("second derivative", 5, "activation_second", reads=2),
+    _activation("second derivative of output", 6, "activation_second_of_output", reads=2),
+    Kernel(
+        name="activations: value with statistics",
+        symbol="activation_statistics_kernel<*>",
+        case="activation_statistics",
+        launches="1, and 2 memsets",
+        writes=1,
+        workload=ACTIVATIONS,
+        routines=dict.fromkeys(REALS, _CHANNEL),
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,15 +47,20 @@ class Usage:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A kernel of the list, compiled for a GPU."""
+    """A kernel of the list, compiled for a GPU.
+
+    Args:
+        symbol: which instantiation, of an entry for several.
+    """
 
     kernel: Kernel
+    symbol: str
     usage: Usage
     entry: ptx.Entry
     code: sass.Function
 
     def __str__(self) -> str:
-        return f"{self.kernel.symbol} on {self.usage.gpu.arch}"
+        return f"{self.symbol} on {self.usage.gpu.arch}"
 
 
 class UnlistedError(RuntimeError):
@@ -75,31 +81,34 @@ def read(
     Raises:
         UnlistedError: if a kernel is not in the list, or one that is has not been compiled.
     """
-    by_symbol: dict[tuple[str, Gpu], Compiled] = {}
-    listed = {kernel.symbol: kernel for kernel in kernels}
+    found: dict[tuple[Kernel, Gpu], list[Compiled]] = {}
     for gpu in GPUS:
         for module in modules[gpu.arch]:
             entries = {entry.name: entry for entry in ptx.parse(module.ptx)}
             code = {function.name: function for function in sass.parse(module.sass)}
             for mangled, long in cubins.demangle(list(entries)).items():
                 symbol = cubins.short_name(long)
-                if symbol not in listed:
+                kernel = next((k for k in kernels if fnmatch.fnmatchcase(symbol, k.symbol)), None)
+                if kernel is None:
                     raise UnlistedError(f"{symbol} is in no entry of kernels.py")
-                entry = entries[mangled]
                 claimed = claimed_blocks(csrc, symbol)
-                usage = Usage.of(gpu, entry, module.usage[mangled], claimed)
-                by_symbol[symbol, gpu] = Compiled(listed[symbol], usage, entry, code[mangled])
-    missing = [symbol for symbol in listed if (symbol, GPUS[0]) not in by_symbol]
+                usage = Usage.of(gpu, entries[mangled], module.usage[mangled], claimed)
+                compiled = Compiled(kernel, symbol, usage, entries[mangled], code[mangled])
+                found.setdefault((kernel, gpu), []).append(compiled)
+    missing = [kernel.symbol for kernel in kernels if (kernel, GPUS[0]) not in found]
     if missing:
         raise UnlistedError(f"kernels.py lists what is in no source file: {', '.join(missing)}")
-    return [by_symbol[kernel.symbol, gpu] for kernel in kernels for gpu in GPUS]
+    return [each for kernel in kernels for gpu in GPUS for each in found[kernel, gpu]]
 
 
 def violations(compiled: Compiled) -> Iterator[str]:
     """What is wrong with a compiled kernel."""
     yield from usage_violations(compiled.usage)
-    yield from code_violations(compiled.kernel, compiled.entry, compiled.code)
-    yield from ptx_violations(compiled.kernel, compiled.entry)
+    # A kernel that is instantiated for one dtype streams that one.
+    only = dtype_of_template(compiled.symbol)
+    dtypes = compiled.kernel.dtypes if only is None else (only,)
+    yield from code_violations(compiled.kernel, dtypes, compiled.entry, compiled.code)
+    yield from ptx_violations(compiled.kernel, dtypes, compiled.entry)
 
 
 def usage_violations(usage: Usage) -> Iterator[str]:
@@ -115,7 +124,9 @@ def usage_violations(usage: Usage) -> Iterator[str]:
         )
 
 
-def code_violations(kernel: Kernel, entry: ptx.Entry, code: sass.Function) -> Iterator[str]:
+def code_violations(
+    kernel: Kernel, dtypes: Sequence[DType], entry: ptx.Entry, code: sass.Function
+) -> Iterator[str]:
     """Spills, and narrow accesses where elements are streamed."""
     in_loops = code.in_loops()
     vectors: set[tuple[str, DType]] = set()
@@ -128,7 +139,9 @@ def code_violations(kernel: Kernel, entry: ptx.Entry, code: sass.Function) -> It
         if kind not in {"LDG", "STG"} or origin is None:
             continue
         from_ptx = entry.instructions[origin]
-        dtype = _first(ptx.dtype_of(from_ptx), dtype_of_template(kernel.symbol))
+        dtype = ptx.dtype_of(from_ptx)
+        if dtype is None and from_ptx.function == "" and len(dtypes) == 1:
+            dtype = dtypes[0]  # in the body of a kernel for one dtype
         if dtype is None:
             continue  # tables, partial results
         if {"128", "256"} & set(modifiers):
@@ -140,12 +153,12 @@ def code_violations(kernel: Kernel, entry: ptx.Entry, code: sass.Function) -> It
     for opcode, place in sorted(narrow):
         yield f"{opcode} at {place}, which no `Scalar:` comment explains"
     for kind, needed in (("LDG", kernel.reads), ("STG", kernel.writes)):
-        for dtype in kernel.dtypes:
+        for dtype in dtypes:
             if needed and (kind, dtype) not in vectors:
                 yield f"no loop with {kind} of 128 bits for {CPP_TYPES[dtype]}"
 
 
-def ptx_violations(kernel: Kernel, entry: ptx.Entry) -> Iterator[str]:
+def ptx_violations(kernel: Kernel, dtypes: Sequence[DType], entry: ptx.Entry) -> Iterator[str]:
     """Assertions, and routines in streaming loops that the list does not excuse."""
     if any("__assertfail" in each.operands for each in entry.instructions):
         yield "calls __assertfail"
@@ -154,7 +167,7 @@ def ptx_violations(kernel: Kernel, entry: ptx.Entry) -> Iterator[str]:
         if opcodes and dtype not in kernel.routines:
             what = CPP_TYPES[dtype] if dtype is not None else "an unknown type"
             yield f"the streaming loop for {what} contains {', '.join(sorted(opcodes))}"
-    for dtype in kernel.dtypes:
+    for dtype in dtypes:
         if dtype not in routines:
             yield f"no streaming loop in the PTX for {CPP_TYPES[dtype]}"
 
@@ -178,7 +191,3 @@ def _routines(entry: ptx.Entry) -> dict[DType | None, set[str]]:
         found = routines.setdefault(entry.dtype_of_loop(loop), set())
         found |= {opcode for opcode in opcodes if ptx.is_software_routine(opcode)}
     return routines
-
-
-def _first(*dtypes: DType | None) -> DType | None:
-    return next((dtype for dtype in dtypes if dtype is not None), None)

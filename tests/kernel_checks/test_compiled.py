@@ -56,7 +56,9 @@ def violations(tmp_path: Path) -> Violations:
         (entry,) = ptx.parse(module.ptx)
         (function,) = sass.parse(module.sass)
         usage = report.Usage.of(H100, entry, module.usage[entry.name], claimed=4)
-        return list(report.violations(report.Compiled(kernel, usage, entry, function)))
+        return list(
+            report.violations(report.Compiled(kernel, kernel.symbol, usage, entry, function))
+        )
 
     return run
 
@@ -91,10 +93,10 @@ class TestCompiledHere:
         assert "calls __assertfail" in violations(source)
 
     def test_scalar_loads(self, violations: Violations) -> None:
-        found = violations(STREAM.format(body="sum += x + __ldg(data + 4 * i);"))
+        found = violations(STREAM.format(body="sum += x + data[4 * i];"))
         assert len(found) == 1
         assert found[0].endswith("which no `Scalar:` comment explains")
-        assert found[0].startswith("LDG.E.CONSTANT at ")
+        assert found[0].startswith("LDG.E at ")
 
     def test_no_vector_at_all(self, violations: Violations) -> None:
         source = STREAM.format(body="sum += x;").replace("load(data, i)", "data[i]")
@@ -122,6 +124,9 @@ class TestCompiledHere:
         modules = {gpu.arch: [module] for gpu in report.GPUS}
         with pytest.raises(report.UnlistedError, match=r"kernel<float> is in no entry"):
             report.read(modules, [])
+        family = Kernel("kernels", "kernel<*>", "case", "1")
+        (compiled, *_) = report.read(modules, [family], tmp_path)
+        assert (compiled.kernel, compiled.symbol) == (family, "kernel<float>")
         missing = Kernel("gone", "gone<float>", "case", "1")
         with pytest.raises(report.UnlistedError, match=r"in no source file: gone<float>"):
             report.read(modules, [KERNEL, missing])

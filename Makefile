@@ -44,12 +44,16 @@ wheel: $(STAMP)
 	$(BIN)/pip wheel -q --no-build-isolation --no-deps --wheel-dir dist .
 	@ls dist
 
-# Compiles the CUDA kernels with nvcc. They need no GPU and no torch with CUDA to be built.
+# Compiles the CUDA kernels with nvcc. They need no GPU and no torch with CUDA to be built. What `make
+# sass` reads is kept; -lineinfo changes no instruction.
 cuda: $(STAMP)
+	mkdir -p build/cuda/kept
 	$(BIN)/cmake -S . -B build/cuda -G Ninja -DGRADKERN_CUDA=ON \
+	  -DCMAKE_CUDA_FLAGS="-lineinfo --keep --keep-dir=$(abspath build/cuda/kept)" \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/cuda --target gradkern_cuda
+	find build/cuda/kept -type f ! -name '*.ptx' ! -name '*.cubin' -delete
 
 # The CUDA kernels' source on the CPU under ThreadSanitizer and Address+UBSanitizer.
 simt-sanitize: $(STAMP)

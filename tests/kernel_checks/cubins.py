@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "cubins"
+KEPT = ROOT / "build" / "cuda" / "kept"  # by `make cuda`
 
 # As CMake compiles the library (cmake/GradkernCuda.cmake). -lineinfo changes no instruction.
 _NVCC = ("nvcc", "-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-lineinfo")
@@ -63,17 +64,22 @@ def modules(
 
 
 def compile_module(source: Path, arch: str, include: Path, folder: Path) -> Module:
-    """Compiles a source file for an architecture, unless that has been done.
+    """Compiles a source file for an architecture, unless that or `make cuda` has been done.
 
     Raises:
         RuntimeError: with the compiler's output, if it does not compile.
     """
-    stem = folder / arch / source.stem
-    ptx, cubin = stem.with_suffix(".ptx"), stem.with_suffix(".cubin")
+    virtual = arch.replace("sm_", "compute_")
     newest = max(file.stat().st_mtime for file in [source, *include.rglob("*.*h")])
-    if not cubin.exists() or cubin.stat().st_mtime < newest:
+
+    def is_current(cubin: Path) -> bool:
+        return cubin.exists() and cubin.stat().st_mtime >= newest
+
+    ptx, cubin = (KEPT / f"{source.stem}.{virtual}.{suffix}" for suffix in ("ptx", "cubin"))
+    if include != CSRC or not is_current(cubin):
+        ptx, cubin = (folder / arch / f"{source.stem}.{suffix}" for suffix in ("ptx", "cubin"))
+    if not is_current(cubin):
         ptx.parent.mkdir(parents=True, exist_ok=True)
-        virtual = arch.replace("sm_", "compute_")
         _output(*_NVCC, f"-I{include}", f"-arch={virtual}", "-ptx", source, "-o", ptx)
         _output(*_NVCC, f"-arch={arch}", "-cubin", ptx, "-o", cubin)
     return Module(

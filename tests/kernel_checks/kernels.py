@@ -48,6 +48,7 @@ class Workload:
 
 
 ACTIVATIONS = Workload("64 million activations", 64 << 20)
+SOFTMAX_ROWS = Workload("64 million entries", 64 << 20)
 GPT2_GRADIENTS = Workload("GPT-2 small's gradients", 124_439_808, 148)
 
 
@@ -88,6 +89,7 @@ _MODULUS = "a modulus is a square root, and float32 squares would over- and unde
 _MODULI = {DType.COMPLEX64: _MODULUS, DType.COMPLEX128: _MODULUS}
 _POWER = "the p-th power of any |x| is a call of pow; only orders 0, 1, 2 and infinity need none"
 
+_OF_A_ROW = "once for each row: its sum's reciprocal, or logarithm"
 _QUOTIENT = "in float64 a formula's own quotient (1 / (1 + exp(-x)), ...) is a float64 division"
 _CHANNEL = "where channels are counted, the channel of an element is a quotient of 64-bit integers"
 
@@ -114,6 +116,29 @@ def _activation(name: str, number: int, case: str, reads: int = 1, writes: int =
         workload=ACTIVATIONS,
         routines={DType.FLOAT64: _QUOTIENT},
     )
+
+
+def _softmax(what: str, kernel: str, case: str, passes: int) -> tuple[Kernel, Kernel]:
+    """The forward pass, which reads an input that often, and the backward pass, which reads two."""
+    forward = Kernel(
+        name=f"softmax and its logarithm, {what}",
+        symbol=f"{kernel}<*Softmax, *>",
+        case=case,
+        launches="1",
+        reads=passes,
+        writes=1,
+        workload=SOFTMAX_ROWS,
+        routines=dict.fromkeys(REALS, _OF_A_ROW),
+    )
+    backward = dataclasses.replace(
+        forward,
+        name=f"softmax's backward, {what}",
+        symbol=f"{kernel}<*Backward, *>",
+        case=f"{case}_backward",
+        reads=2 * passes,
+        routines={},
+    )
+    return forward, backward
 
 
 KERNELS = (
@@ -169,6 +194,9 @@ KERNELS = (
         workload=ACTIVATIONS,
         routines=dict.fromkeys(REALS, _CHANNEL),
     ),
+    *_softmax("held rows", "softmax_held_rows_kernel", "softmax_of_held_rows", 1),
+    *_softmax("long rows", "softmax_long_rows_kernel", "softmax_of_long_rows", 2),
+    *_softmax("columns", "softmax_columns_kernel", "softmax_of_columns", 2),
 )
 
 # Cases of the device functions that kernels are built from; they take no dtype.

@@ -6,13 +6,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 
-.PHONY: demo test bench lint format generate wheel cuda fuzz matrix clean
+CHECKS := tests/kernel_checks
+
+.PHONY: demo test test-cuda bench lint format generate wheel cuda fuzz matrix clean
+.PHONY: simt-sanitize simt-mutate sass docs
 
 demo: $(STAMP)
 	$(BIN)/gradkern demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# On a machine with a GPU: the whole suite on it, compute-sanitizer, the benchmarks.
+test-cuda: $(STAMP)
+	$(BIN)/python tests/gpu_run/run_on_gpu.py
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
@@ -37,12 +44,31 @@ wheel: $(STAMP)
 	$(BIN)/pip wheel -q --no-build-isolation --no-deps --wheel-dir dist .
 	@ls dist
 
-# Compiles the CUDA kernels with nvcc. They need no GPU and no torch with CUDA to be built.
+# Compiles the CUDA kernels with nvcc. They need no GPU and no torch with CUDA to be built. What `make
+# sass` reads is kept; -lineinfo changes no instruction.
 cuda: $(STAMP)
+	mkdir -p build/cuda/kept
 	$(BIN)/cmake -S . -B build/cuda -G Ninja -DGRADKERN_CUDA=ON \
+	  -DCMAKE_CUDA_FLAGS="-lineinfo --keep --keep-dir=$(abspath build/cuda/kept)" \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/cuda --target gradkern_cuda
+	find build/cuda/kept -type f ! -name '*.ptx' ! -name '*.cubin' -delete
+
+# The CUDA kernels' source on the CPU under ThreadSanitizer and Address+UBSanitizer.
+simt-sanitize: $(STAMP)
+	$(BIN)/python $(CHECKS)/sanitizers.py
+
+# Whether the sanitizers notice each barrier that is deleted, and each loop that goes one too far.
+simt-mutate: $(STAMP)
+	$(BIN)/python $(CHECKS)/mutation.py
+
+# What nvcc makes of the kernels: vector accesses, spills, occupancy; docs/cuda-kernels.md up to date.
+sass: $(STAMP)
+	$(BIN)/python $(CHECKS)/compiled.py check
+
+docs: $(STAMP)
+	$(BIN)/python $(CHECKS)/compiled.py write
 
 # Ten thousand random argument combinations under AddressSanitizer.
 fuzz: $(STAMP)

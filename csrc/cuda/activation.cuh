@@ -52,6 +52,7 @@ __device__ __forceinline__ void activate(const V* x, V* y, const double* paramet
   }
 }
 
+// Occupancy: 4 blocks on an SM.
 template <class Formula, ActivationPass kPass, class T>
 __global__ void __launch_bounds__(kThreads)
     activation_kernel(const __grid_constant__ KernelParameter<ActivationParameters> p) {

@@ -70,6 +70,7 @@ class ActiveCounter {
 struct SawOnlyFinite;
 struct LastOfChunks;
 
+// Occupancy: 4 blocks on an SM.
 template <class Formula, class T>
 __global__ void __launch_bounds__(kThreads) activation_statistics_kernel(
     const __grid_constant__ KernelParameter<ActivationStatisticsParameters> p) {

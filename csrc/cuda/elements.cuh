@@ -91,11 +91,14 @@ __device__ __forceinline__ bool is_aligned(const T* data) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0;
 }
 
-// One vector; from an unaligned tensor element by element, in the same order.
+// One vector; from an unaligned tensor element by element, in the same order. (A comment that
+// begins with `Scalar:` tells tests/kernel_checks which accesses below it may be narrower than 16
+// bytes.)
 template <class T>
 __device__ __forceinline__ Vector<T> load_vector(const T* data, int64_t vector, bool aligned) {
   if (aligned) return reinterpret_cast<const Vector<T>*>(data)[vector];
   Vector<T> v;
+  // Scalar: unaligned.
 #pragma unroll
   for (int k = 0; k < Vector<T>::kSize; k++) v.element[k] = data[vector * Vector<T>::kSize + k];
   return v;
@@ -108,6 +111,7 @@ __device__ __forceinline__ void store_vector(T* data, int64_t vector, bool align
     reinterpret_cast<Vector<T>*>(data)[vector] = v;
     return;
   }
+  // Scalar: unaligned.
 #pragma unroll
   for (int k = 0; k < Vector<T>::kSize; k++) data[vector * Vector<T>::kSize + k] = v.element[k];
 }
@@ -117,6 +121,7 @@ __device__ __forceinline__ void store_vector(T* data, int64_t vector, bool align
 // sum of a thread is therefore the same for aligned and unaligned tensors.
 template <class T, class Add>
 __device__ __forceinline__ void each_element(const T* data, int64_t n, Add add) {
+  assume_global(data);
   constexpr int kSize = Vector<T>::kSize;
   const int64_t vectors = n / kSize;
   const bool aligned = is_aligned(data);
@@ -137,6 +142,7 @@ __device__ __forceinline__ void each_element(const T* data, int64_t n, Add add) 
     for (int k = 0; k < kSize; k++) add(v.element[k]);
   }
   if (i == vectors) {
+    // Scalar: less than a vector is left.
     for (int64_t k = vectors * kSize; k < n; k++) add(data[k]);
   }
 }
@@ -165,6 +171,10 @@ struct Operands {
 template <int kAtOnce, class T, int kIn, int kOut, class Map>
 __device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& operands, int64_t n,
                                              Map map) {
+#pragma unroll
+  for (int o = 0; o < kIn; o++) assume_global(operands.in[o]);
+#pragma unroll
+  for (int o = 0; o < kOut; o++) assume_global(operands.out[o]);
   constexpr int kSize = Vector<T>::kSize;
   const int64_t vectors = n / kSize;
   const bool aligned = operands.are_aligned();
@@ -207,9 +217,11 @@ __device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& opera
   if (i == vectors) {
     for (int64_t k = vectors * kSize; k < n; k++) {
       T x[kIn], y[kOut];
+      // Scalar: less than a vector is left.
 #pragma unroll
       for (int o = 0; o < kIn; o++) x[o] = operands.in[o][k];
       map(k, x, y);
+      // Scalar: as above.
 #pragma unroll
       for (int o = 0; o < kOut; o++) operands.out[o][k] = y[o];
     }

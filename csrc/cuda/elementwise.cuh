@@ -50,6 +50,7 @@ __device__ __forceinline__ double clip_factor(const Clip& clip, int64_t index) {
 
 struct Factor;
 
+// Occupancy: 4 blocks on an SM, which have 64 KiB of loads in flight.
 template <class Tensors>
 __global__ void __launch_bounds__(kThreads)
     clip_kernel(const __grid_constant__ KernelParameter<ElementwiseParameters<Tensors>> p,
@@ -80,6 +81,7 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
+// Occupancy: 4 blocks on an SM.
 template <class Tensors>
 __global__ void __launch_bounds__(kThreads)
     clamp_kernel(const __grid_constant__ KernelParameter<ElementwiseParameters<Tensors>> p,

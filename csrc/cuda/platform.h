@@ -33,6 +33,12 @@ __device__ T (&shared_array()) [N] {
   return storage;
 }
 
+// Promises that a pointer points to global memory: of one that was itself read from memory the
+// compiler can't tell, and would use slower, generic instructions.
+__device__ __forceinline__ void assume_global(const void* address) {
+  __builtin_assume(__isGlobal(address));
+}
+
 inline void check(cudaError_t code, const char* what) {
   if (code != cudaSuccess) {
     throw std::runtime_error(std::string("gradkern: ") + what + ": " + cudaGetErrorString(code));
@@ -89,6 +95,8 @@ T (&shared_array())
   static char key;
   return *static_cast<T(*)[N]>(simt::shared_static(&key, sizeof(T) * N, __PRETTY_FUNCTION__));
 }
+
+inline void assume_global(const void*) {}
 
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, void*,

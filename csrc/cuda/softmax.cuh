@@ -54,6 +54,7 @@ __device__ __forceinline__ Vector<T> load_some(const T* data, int64_t count, boo
   constexpr int kSize = Vector<T>::kSize;
   if (count >= kSize) return load_vector(data, 0, aligned);
   Vector<T> v;
+  // Scalar: less than a vector is left.
 #pragma unroll
   for (int k = 0; k < kSize; k++) v.element[k] = k < count ? data[k] : pad;
   return v;
@@ -66,6 +67,7 @@ __device__ __forceinline__ void store_some(T* data, int64_t count, bool aligned,
   if (count >= kSize) return store_vector(data, 0, aligned, v);
 #pragma unroll
   for (int k = 0; k < kSize; k++) {
+    // Scalar: less than a vector is left.
     if (k < count) data[k] = v.element[k];
   }
 }
@@ -183,6 +185,7 @@ __device__ __forceinline__ void share_sum(RunningSums<Formula, T>& sums) {
 }
 
 // Rows that the group's registers hold.
+// Occupancy: 2 blocks on an SM.
 template <class Formula, class T, int kGroup>
 __global__ void __launch_bounds__(kThreads)
     softmax_held_rows_kernel(const __grid_constant__ KernelParameter<SoftmaxParameters> p) {
@@ -232,6 +235,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Longer rows, read twice.
+// Occupancy: 2 blocks on an SM.
 template <class Formula, class T>
 __global__ void __launch_bounds__(kThreads)
     softmax_long_rows_kernel(const __grid_constant__ KernelParameter<SoftmaxParameters> p) {
@@ -266,6 +270,7 @@ struct ColumnSums;
 
 // Tiles of columns: `across` threads have a vector of columns each, the others of the block share
 // them. Read twice.
+// Occupancy: 2 blocks on an SM.
 template <class Formula, class T>
 __global__ void __launch_bounds__(kThreads)
     softmax_columns_kernel(const __grid_constant__ KernelParameter<SoftmaxParameters> p) {

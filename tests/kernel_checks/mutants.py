@@ -1,0 +1,110 @@
+"""Finds the places where a kernel's source can be made wrong in one small step.
+
+Every barrier, warp synchronisation and fence is deleted, and every `<` that bounds a loop becomes
+`<=`, one at a time. The sources are scanned for them, so that a new kernel needs no entry anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+# Device code. Planning (launch_plan.*) is host code with tests of its own.
+DEVICE_SOURCES = ("cuda/*.cuh", "cuda/*.cu", "formulas/*.h")
+
+_SYNCHRONISATION = re.compile(
+    r"\b(?:__syncthreads(?:_count|_and|_or)?|__syncwarp|__threadfence(?:_block|_system)?)\s*\("
+)
+_LOOP = re.compile(r"\b(for|while)\s*\(")
+_COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A change of one place in a file of csrc.
+
+    Args:
+        file: relative to csrc.
+        line: of the place, from 1.
+        start, end: what is replaced, as offsets in the file.
+        replacement: by what.
+        change: for people, and for the list of equivalent mutants.
+        code: the line as it was, without indentation and comment.
+    """
+
+    file: str
+    line: int
+    start: int
+    end: int
+    replacement: str
+    change: str
+    code: str
+
+    @property
+    def is_synchronisation(self) -> bool:
+        return self.change != "< to <="
+
+    def apply(self, text: str) -> str:
+        """The file's text with the change in it."""
+        return text[: self.start] + self.replacement + text[self.end :]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.change}: {self.code}"
+
+
+def find_mutants(csrc: Path) -> list[Mutant]:
+    """All mutants of the device code in `csrc`."""
+    files = sorted(file for pattern in DEVICE_SOURCES for file in csrc.glob(pattern))
+    return [
+        mutant
+        for file in files
+        for mutant in mutants_of(file.relative_to(csrc).as_posix(), file.read_text())
+    ]
+
+
+def mutants_of(file: str, text: str) -> list[Mutant]:
+    """All mutants of one file, in the order of their places."""
+    code = _COMMENT_OR_STRING.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
+
+    def mutant(start: int, end: int, replacement: str, change: str) -> Mutant:
+        line = code.count("\n", 0, start) + 1
+        return Mutant(
+            file, line, start, end, replacement, change, code.split("\n")[line - 1].strip()
+        )
+
+    found = []
+    for match in _SYNCHRONISATION.finditer(code):
+        close = _closing(code, match.end() - 1)
+        argument = code[match.end() : close]
+        if re.match(r"\s*;", code[close + 1 :]):
+            found.append(mutant(match.start(), close + 1, "", "deleted"))
+        else:  # a vote: every thread gets its own
+            found.append(mutant(match.start(), close + 1, f"({argument})", "vote not taken"))
+    for match in _LOOP.finditer(code):
+        for place in _bounds(code, match):
+            found.append(mutant(place, place + 1, "<=", "< to <="))
+    return sorted(found, key=lambda m: m.start)
+
+
+def _bounds(code: str, loop: re.Match[str]) -> Iterator[int]:
+    """Where the condition of a loop says ` < `; clang-format sees to it that nothing else does."""
+    start, end = loop.end(), _closing(code, loop.end() - 1)
+    if loop.group(1) == "for":
+        first = code.find(";", start, end)
+        if first == -1:  # over a range
+            return
+        start, end = first, code.find(";", first + 1, end)
+    for match in re.finditer(r"(?<=\s)<(?=\s)", code[start:end]):
+        yield start + match.start()
+
+
+def _closing(code: str, opening: int) -> int:
+    """Where the parenthesis that opens at `opening` closes."""
+    depth = 0
+    for i in range(opening, len(code)):
+        depth += {"(": 1, ")": -1}.get(code[i], 0)
+        if depth == 0:
+            return i
+    raise ValueError(f"the parenthesis at {opening} is never closed")

@@ -1,0 +1,58 @@
+"""Where mutants are found, and what they look like."""
+
+from __future__ import annotations
+
+import pytest
+from mutants import mutants_of
+
+
+def mutated(text: str) -> list[str]:
+    return [mutant.apply(text) for mutant in mutants_of("cuda/kernel.cuh", text)]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("__syncthreads()", "__syncwarp()", "__syncwarp(mask(1))"),
+        *("__threadfence()", "__threadfence_block()", "__threadfence_system()"),
+    ],
+)
+def test_synchronisation_is_deleted(call: str) -> None:
+    assert mutated(f"if (a) {call};  // why") == ["if (a) ;  // why"]
+
+
+def test_votes_are_not_taken() -> None:
+    assert mutated("if (__syncthreads_or(f(x) > 0)) return;") == ["if ((f(x) > 0)) return;"]
+
+
+def test_bounds_of_loops_are_passed_by_one() -> None:
+    assert mutated("for (int i = 0; i < n; i++) f(i);") == ["for (int i = 0; i <= n; i++) f(i);"]
+    assert mutated("for (; i + g(2) < n && i < m; i += a < b) f(i);") == [
+        "for (; i + g(2) <= n && i < m; i += a < b) f(i);",
+        "for (; i + g(2) < n && i <= m; i += a < b) f(i);",
+    ]
+    assert mutated("while (spins < limit) f();") == ["while (spins <= limit) f();"]
+    assert mutated("for (int64_t i = 0;\n     i < n;\n     i++) {}") == [
+        "for (int64_t i = 0;\n     i <= n;\n     i++) {}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if (i < n) f(i);",  # bounds no loop
+        "for (const auto& x : list) f(x < 1);",
+        "for (int i = size<T>(); i > 0; i /= 2) f(i);",
+        "// __syncthreads(); for (; i < n;) {}",
+        'fail("for (; i < n;) __syncthreads();");',
+        "__syncthreads_helper();",
+    ],
+)
+def test_nothing_else_is_touched(text: str) -> None:
+    assert mutated(text) == []
+
+
+def test_a_mutant_says_where_it_is() -> None:
+    (mutant,) = mutants_of("cuda/a.cuh", "int a;\n  __syncthreads();  // The others.\n")
+    assert str(mutant) == "cuda/a.cuh:2: deleted: __syncthreads();"
+    assert mutant.is_synchronisation

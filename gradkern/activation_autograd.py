@@ -294,7 +294,7 @@ def activate_in_place(
         row.value_(input, *parameters)
         torch.autograd.graph.increment_version(input)
         return input
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and input.requires_grad and torch.is_grad_enabled():
         # Native says so too, before it writes; mark_dirty would say so afterwards.
         base = input._base
         if input.is_leaf or (base is not None and base.is_leaf and base.requires_grad):

@@ -236,6 +236,11 @@ def call_with_stats(
             f"channel_dim is {channel_dim}; it must be in [{-input.dim()}, {input.dim() - 1}] for "
             f"an input of {input.dim()} dimensions"
         )
-    arguments: Any = (row, input, parameters, _keeps_output(save) and row.can_save_output(parameters))
+    arguments: Any = (
+        row,
+        input,
+        parameters,
+        _keeps_output(save) and row.can_save_output(parameters),
+    )
     output, values = ops.call(activate_with_stats, *arguments, channel_dim)
     return output, ActivationStats(values, input.numel())

@@ -17,8 +17,8 @@ const void* advanced(const void* data, int64_t bytes) {
 }
 void* advanced(void* data, int64_t bytes) { return static_cast<char*>(data) + bytes; }
 
-// Computes elements [begin, end). Outputs are not written past the caches, however large: on two cores
-// of an EPYC (Zen 4) that took .18 to .25 ns an element, and plain stores .16 to .24.
+// Computes elements [begin, end). Outputs are not written past the caches, however large: on two
+// cores of an EPYC (Zen 4) that took .18 to .25 ns an element, and plain stores .16 to .24.
 void compute(Kernels::Activate run, const ActivationCall& call, int64_t begin, int64_t end) {
   const int64_t size = element_size(call.dtype);
   const void* in[2] = {};

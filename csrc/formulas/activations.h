@@ -272,7 +272,7 @@ GRADKERN_FORMULA Activated<V> exponential_linear(V x, V argument, V rest, V scal
   const auto positive = x > constant<V>(0);
   const V growth = exp(argument);
   // Next to overflow there is nothing to correct, and infinity times it would be no limit.
-  const V largest = constant<V>(std::is_same_v<scalar_of<V>, float> ? 1e38 : 1e307);
+  const V largest = constant<V>(std::is_same_v<scalar_of<V>, float> ? 3.4e38 : 1.79e308);
   const V correction = select(growth > largest, constant<V>(0), growth * rest);
   return {select(positive, scale * x, height * (expm1(argument) + correction)),
           select(positive, scale, height * inverse_width * (growth + correction))};

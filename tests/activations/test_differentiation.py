@@ -47,7 +47,9 @@ def test_gradcheck(row: Activation, parameters: tuple[float, ...], keywords: Any
         check_undefined_grad=True,
     )
     assert gradgradcheck(call, (x,))
-    assert gradgradcheck(call, (x,), check_fwd_over_rev=True, check_rev_over_rev=False, check_undefined_grad=False)
+    assert gradgradcheck(
+        call, (x,), check_fwd_over_rev=True, check_rev_over_rev=False, check_undefined_grad=False
+    )
 
 
 @pytest.mark.parametrize(("row", "parameters", "keywords"), CASES)
@@ -90,6 +92,7 @@ def test_transformations(row: Activation, parameters: tuple[float, ...], keyword
 @pytest.mark.parametrize("row", ROWS, ids=name)
 def test_gradcheck_in_place(row: Activation) -> None:
     x = smooth_points(row, 6).view(2, 3)
+
     def call(t: Tensor) -> Tensor:
         return function(row)(t * 1, inplace=True)
 

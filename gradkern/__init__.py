@@ -9,7 +9,7 @@ in a training, and what to do about it: :class:`Monitor`. Activations: :mod:`gra
 :mod:`gradkern.nn`. For NumPy arrays: :mod:`gradkern.numpy`.
 """
 
-from gradkern import functional, nn
+from gradkern import functional, init, nn
 from gradkern._load import build_info
 from gradkern.activations import ActivationStats
 from gradkern.clip import (
@@ -44,6 +44,7 @@ __all__ = [
     "functional",
     "get_total_norm",
     "grad_norms",
+    "init",
     "nn",
     "param_norms",
     "patch_torch",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from ctypes import c_int32, c_int64
-from dataclasses import dataclass
 
 import pytest
 import torch
+from kernel_backend import KernelBackend
 
 import gradkern
 from gradkern import _core
@@ -16,14 +16,6 @@ from gradkern import _core
 # One thread for each of pytest's workers; tests of several threads ask for them.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
-
-
-@dataclass(frozen=True)
-class KernelBackend:
-    """A place where kernels run, and the device that tensors for it are made on."""
-
-    name: str
-    device: torch.device
 
 
 @pytest.fixture(params=["cpu", "simt", "cuda"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from kernel_backend import KernelBackend
 from torch import Tensor, distributed, nn
 from torch.amp import GradScaler
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -22,7 +23,6 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradkern
-from conftest import KernelBackend
 from gradkern import defer_clip_grad_norm_
 
 # Taken here, so that nothing these tests compare against can be gradkern's own.

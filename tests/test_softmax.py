@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from exact_reference import components, same_bits, ulp, ulp_distance
+from kernel_backend import KernelBackend
 from softmax_reference import (
     exact_log_softmax_backward,
     exact_softmax,
@@ -17,7 +18,6 @@ from softmax_reference import (
 from torch import Tensor
 
 import gradkern.functional as G  # noqa: N812
-from conftest import KernelBackend
 from gradkern.softmax import LOG_SOFTMAX, SOFTMAX
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from exact_reference import same_bits
+from kernel_backend import KernelBackend
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gradkern
 import gradkern.functional as G  # noqa: N812
 import gradkern.numpy as gknp
-from conftest import KernelBackend
 from gradkern.softmax import LOG_SOFTMAX, SOFTMAX, Kind
 
 with warnings.catch_warnings():

@@ -250,7 +250,7 @@ class Monitor:
 
         Example:
             >>> layer = torch.nn.Linear(2, 1, bias=False)
-            >>> monitor = gradkern.Monitor(layer)
+            >>> monitor = gradkern.Monitor(layer, activations=False)
             >>> layer.weight.grad = torch.tensor([[3.0, 4.0]])
             >>> monitor.measure_gradients()
             >>> _ = torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)

@@ -93,7 +93,7 @@ class TestCompiledHere:
         assert "calls __assertfail" in violations(source)
 
     def test_scalar_loads(self, violations: Violations) -> None:
-        found = violations(STREAM.format(body="sum += x + data[4 * i];"))
+        found = violations(STREAM.format(body="sum += x + data[n + i];"))
         assert len(found) == 1
         assert found[0].endswith("which no `Scalar:` comment explains")
         assert found[0].startswith("LDG.E at ")

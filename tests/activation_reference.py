@@ -94,12 +94,12 @@ def _logistic(m: Any, x: Any) -> Any:
 
 def _exponential_linear(alpha: Formula, scale: Formula, width: Formula) -> tuple[Formula, ...]:
     def value(m: Any, x: Any, *p: Any) -> Any:
-        below = scale(m) * alpha(m, *p) * m.expm1(_from_below(m, x) / width(*p))
+        below = scale(m) * alpha(m, *p) * m.expm1(_from_below(m, x / width(*p)))
         return m.where(x > 0, scale(m) * x, below)
 
     def derivative(m: Any, x: Any, *p: Any) -> Any:
         height = scale(m) * alpha(m, *p) / width(*p)
-        return m.where(x > 0, scale(m), height * m.exp(_from_below(m, x) / width(*p)))
+        return m.where(x > 0, scale(m), height * m.exp(_from_below(m, x / width(*p))))
 
     def of_output(m: Any, y: Any, *p: Any) -> Any:
         return m.where(y > 0, scale(m), (y + scale(m) * alpha(m, *p)) / width(*p))
@@ -183,7 +183,7 @@ REFERENCES: dict[str, Reference] = {
     ),
     "elu": Reference(*_ELU, parameters=((0.5,), (2.5,), (-1.5,))),
     "selu": Reference(*_SELU),
-    "celu": Reference(*_CELU, parameters=((0.5,), (3.0,), (-1.5,))),
+    "celu": Reference(*_CELU, parameters=((0.5,), (3.0,), (-1.5,), (1e-12,), (1e20,))),
     "gelu": Reference(
         value=lambda m, x: m.where(x < -100, -100, x) * _normal_cdf(m, x),
         derivative=_gelu_derivative,

@@ -264,18 +264,13 @@ GRADKERN_FORMULA V within_range(V x) {
   return select(x > bound, bound, select(x < -bound, -bound, x));
 }
 
-// scale * x above 0, height * (exp(argument) - 1) below, where the argument is x / width and lacks
-// `rest`: a rounding of it is as much larger in the exponential as it is large itself.
+// scale * x above 0, height * (exp(x) - 1) below.
 template <class V>
-GRADKERN_FORMULA Activated<V> exponential_linear(V x, V argument, V rest, V scale, V height,
-                                                 V inverse_width) {
+GRADKERN_FORMULA Activated<V> exponential_linear(V x, V scale, V height) {
   const auto positive = x > constant<V>(0);
-  const V growth = exp(argument);
-  // Next to overflow there is nothing to correct, and infinity times it would be no limit.
-  const V largest = constant<V>(std::is_same_v<scalar_of<V>, float> ? 3.4e38 : 1.79e308);
-  const V correction = select(growth > largest, constant<V>(0), growth * rest);
-  return {select(positive, scale * x, height * (expm1(argument) + correction)),
-          select(positive, scale, height * inverse_width * (growth + correction))};
+  const V argument = within_range(x);
+  return {select(positive, scale * x, height * expm1(argument)),
+          select(positive, scale, height * exp(argument))};
 }
 
 struct Elu : Activation {
@@ -290,8 +285,7 @@ struct Elu : Activation {
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>& p) {
-    const V one = constant<V>(1);
-    return exponential_linear(x, within_range(x), constant<V>(0), one, p.value[0], one);
+    return exponential_linear(x, constant<V>(1), p.value[0]);
   }
   template <class V>
   GRADKERN_FORMULA static V derivative_of_output(V y, const Parameters<V>& p) {
@@ -316,8 +310,7 @@ struct Selu : Activation {
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
-    return exponential_linear(x, within_range(x), constant<V>(0), constant<V>(kScale),
-                              constant<V>(kAlpha * kScale), constant<V>(1));
+    return exponential_linear(x, constant<V>(kScale), constant<V>(kAlpha * kScale));
   }
   template <class V>
   GRADKERN_FORMULA static V derivative_of_output(V y, const Parameters<V>&) {
@@ -346,13 +339,25 @@ struct Celu : Activation {
   }
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>& p) {
-    const V alpha = p.value[0], one = constant<V>(1);
-    const V inverse = one / alpha;
-    const V bounded = within_range(x);
-    const V argument = bounded / alpha;
+    const V alpha = p.value[0], zero = constant<V>(0);
+    constexpr bool kIsFloat = std::is_same_v<scalar_of<V>, float>;
+    // Below the bound the exponential is 0.
+    const V bound = constant<V>(-1000);
+    const V quotient = x / alpha;
+    const auto below = quotient < bound;
+    const V argument = select(below, bound, quotient);
+    // What the quotient lacks weighs in the exponential as much as the quotient is large; next to
+    // overflow infinity times it would be no limit.
     const V product = argument * alpha;
-    const V rest = ((bounded - product) - product_error(argument, alpha, product)) * inverse;
-    return exponential_linear(x, argument, rest, one, alpha, inverse);
+    const V lacking = ((x - product) - product_error(argument, alpha, product)) / alpha;
+    const V growth = exp(argument);
+    const V largest = constant<V>(kIsFloat ? 3.4e38 : 1.79e308);
+    const V correction = select(growth > largest, zero, growth * select(below, zero, lacking));
+    // Next to 0 the value is x, which the quotient may be too small to hold.
+    const V tiny = constant<V>(kIsFloat ? 1e-10 : 1e-20);
+    const V value = select(absolute(quotient) < tiny, x, alpha * (expm1(argument) + correction));
+    const auto positive = x > zero;
+    return {select(positive, x, value), select(positive, constant<V>(1), growth + correction)};
   }
   template <class V>
   GRADKERN_FORMULA static V derivative_of_output(V y, const Parameters<V>& p) {

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from gradkern import ops
 from gradkern.activation_autograd import (
@@ -22,8 +21,7 @@ from gradkern.activation_autograd import (
     is_transformed,
 )
 from gradkern.activations import Activation, ActivationStats
-
-_PLAIN = {Tensor, torch.nn.Parameter, FakeTensor}
+from gradkern.tensor_lists import PLAIN_TYPES
 
 # torch computes these in float32 where autocast is on for CUDA; none of ours on the CPU
 # (https://docs.pytorch.org/docs/2.13/amp.html#cuda-ops-that-autocast-to-float32).
@@ -76,12 +74,8 @@ def _require_untransformed(row: Activation, form: str) -> None:
         )
 
 
-def _autocast(row: Activation, input: Tensor) -> Tensor:
-    if (
-        row.name in _FLOAT32_UNDER_CUDA_AUTOCAST
-        and input.is_cuda
-        and torch.is_autocast_enabled("cuda")
-    ):
+def _autocast(input: Tensor) -> Tensor:
+    if input.is_cuda and torch.is_autocast_enabled("cuda"):
         return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
     return input
 
@@ -117,11 +111,11 @@ def call(
         >>> call(activation("relu"), torch.tensor([-1.0, 2.0]), ())
         tensor([0., 2.])
     """
-    if type(input) not in _PLAIN:
+    if type(input) not in PLAIN_TYPES:
         _require_tensor(input)
         return _by_native(row, input, parameters, inplace, out)
     if row.name in _FLOAT32_UNDER_CUDA_AUTOCAST:
-        input = _autocast(row, input)
+        input = _autocast(input)
     of_output = _keeps_output(save) and row.can_save_output(parameters)
     try:
         if out is not None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gradkern import ops
-from gradkern.activation_calls import _PLAIN
 from gradkern.softmax import LOG_SOFTMAX, SOFTMAX, Kind
 from gradkern.softmax_autograd import normalise
+from gradkern.tensor_lists import PLAIN_TYPES
 
 __all__ = ["log_softmax", "softmax", "softmin"]
 
@@ -134,7 +134,7 @@ def _along(
         raise TypeError(f"input is a {type(input).__name__}; it must be a tensor")
     if dim is None:
         dim = _implicit_dim(name, input, stacklevel)
-    if type(input) not in _PLAIN:
+    if type(input) not in PLAIN_TYPES:
         return _by_native(kind, input, dim, dtype)
     if dtype is not None:
         input = input.to(dtype)

@@ -13,7 +13,7 @@ TensorOrTensors: TypeAlias = Tensor | Iterable[Tensor]
 
 # Subclasses have semantics of their own (DTensor: sharded). A parameter has none, nor has the
 # tensor that stands for another one while a program is traced.
-_PLAIN = {Tensor, torch.nn.Parameter, FakeTensor}
+PLAIN_TYPES = {Tensor, torch.nn.Parameter, FakeTensor}
 
 
 def as_list(tensors: TensorOrTensors, argument: str) -> list[Tensor]:
@@ -37,7 +37,7 @@ def as_list(tensors: TensorOrTensors, argument: str) -> list[Tensor]:
 
 def are_plain(tensors: Sequence[Tensor]) -> bool:
     """Whether all are tensors or parameters, and none is of a subclass."""
-    return _PLAIN.issuperset(map(type, tensors))
+    return PLAIN_TYPES.issuperset(map(type, tensors))
 
 
 def require_tensors(tensors: Sequence[object], argument: str) -> None:
@@ -58,7 +58,7 @@ def require_kernels(tensors: Sequence[Tensor], names: Sequence[str]) -> None:
         RuntimeError: it is on another device than the first.
     """
     for name, tensor in zip(names, tensors, strict=True):
-        if type(tensor) not in _PLAIN:
+        if type(tensor) not in PLAIN_TYPES:
             raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a plain torch.Tensor")
         if tensor.layout != torch.strided:
             raise NotImplementedError(

@@ -15,9 +15,6 @@ namespace {
 
 using formulas::SoftmaxPartial;
 
-// From here on outputs are written past the caches, as activations are (cpu_activations.cpp).
-constexpr int64_t kStreamedBytes = int64_t(16) << 20;
-
 // Entries of a part of a row that does not fit the scratch memory: what it reads stays in the
 // second-level cache between its two passes.
 constexpr int64_t kPart = 16384;
@@ -54,9 +51,7 @@ class Softmax {
       : executor_(*launch.executor),
         call_(call),
         kernels_(softmax_kernels_of(call.pass, call.dtype)),
-        size_(element_size(call.dtype)),
-        streamed_(call.outer * call.size * call.inner * size_ >= kStreamedBytes &&
-                  call.out != call.in[0] && call.out != call.in[1]) {}
+        size_(element_size(call.dtype)) {}
 
   void run() const {
     if (call_.inner > 1) {
@@ -96,7 +91,7 @@ class Softmax {
   void rows() const {
     for_units(call_.outer, call_.size, [&](int64_t begin, int64_t end) {
       const Operands from = at(begin * call_.size);
-      kernels_.rows(from.in, from.out, end - begin, call_.size, scratch(), streamed_);
+      kernels_.rows(from.in, from.out, end - begin, call_.size, scratch());
     });
   }
 
@@ -118,7 +113,7 @@ class Softmax {
     const std::vector<SoftmaxPartial> merged = merge_parts(partials, parts);
     for_units(call_.outer * parts, kPart, [&](int64_t begin, int64_t end) {
       each_part(begin, end, [&](int64_t, int64_t row, const Operands& from, int64_t n) {
-        kernels_.finish(from.in, from.out, n, merged[row], streamed_);
+        kernels_.finish(from.in, from.out, n, merged[row]);
       });
     });
   }
@@ -158,7 +153,7 @@ class Softmax {
                   if (columns <= 0) continue;
                   const Operands from = at(i / tiles * call_.size * call_.inner + column);
                   kernels_.columns(from.in, from.out, {columns, call_.size, call_.inner, block},
-                                   scratch(), streamed_);
+                                   scratch());
                 }
               });
   }
@@ -167,7 +162,6 @@ class Softmax {
   const SoftmaxCall& call_;
   const SoftmaxKernels& kernels_;
   const int64_t size_;
-  const bool streamed_;
 };
 
 }  // namespace

@@ -13,7 +13,6 @@
 #include "cpu/pack.h"
 #include "cpu/softmax_kernels.h"
 #include "cpu/storage.h"
-#include "cpu/streaming.h"
 #include "formulas/clip_factor.h"
 #include "formulas/clip_value.h"
 #include "formulas/norms.h"
@@ -194,18 +193,10 @@ uint64_t read_all(const void* data, size_t bytes) {
   return result;
 }
 
-// ---- past the caches -------------------------------------------------------------------------
-
-void stream(void* to, const void* from, size_t bytes) {
-  stream_bytes(to, from, bytes);
-  finish_streaming();
-}
-
 Kernels make_kernels(const char* isa) {
   Kernels table{};
   table.isa = isa;
   table.read_all = read_all;
-  table.stream = stream;
   table.softmax = softmax_kernels();
   each_storage([&](DType dtype, auto storage) {
     using T = typename decltype(storage)::type;

@@ -53,9 +53,6 @@ struct Kernels {
   // Softmax and what belongs to it: kSoftmaxPassCount rows of kRealDTypes (softmax_kernels.h).
   const SoftmaxKernels* softmax;
 
-  // Copies past the caches. `to` is aligned to 64 bytes.
-  void (*stream)(void* to, const void* from, size_t bytes);
-
   // Reads every byte and returns the exclusive or of all 64-bit words: the machine's own read
   // bandwidth, which benchmarks hold the reductions against.
   uint64_t (*read_all)(const void* data, size_t bytes);

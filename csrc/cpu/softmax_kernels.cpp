@@ -14,7 +14,6 @@
 
 #include "cpu/elementary.h"
 #include "cpu/elementwise.h"
-#include "cpu/streaming.h"
 #include "formulas/softmax.h"
 
 namespace gradkern::cpu::GRADKERN_ISA {
@@ -183,62 +182,37 @@ inline SoftmaxRow<V> spread(const SoftmaxRow<S>& row) {
   return {V(row.largest), V(row.high), V(row.rest)};
 }
 
-// What is computed before it is streamed.
-inline constexpr int64_t kStreamedBlock = 4096;
-
-// Calls compute(begin, end, to) until all n elements of `out` are written: straight into `out`, or
-// by way of a block in the first-level cache.
-template <class T, class Compute>
-inline void write(T* out, int64_t n, bool streamed, Compute compute) {
-  if (!streamed) return compute(int64_t(0), n, out);
-  constexpr int64_t kSize = sizeof(T);
-  alignas(64) T block[kStreamedBlock / kSize];
-  for (int64_t i = 0; i < n;) {
-    // Up to the next multiple of a block, so that blocks begin at whole cache lines.
-    const int64_t offset = reinterpret_cast<uintptr_t>(out + i) % kStreamedBlock;
-    const int64_t end = std::min(n, i + (kStreamedBlock - offset) / kSize);
-    compute(i, end, block);
-    stream_bytes(out + i, block, (end - i) * kSize);
-    i = end;
-  }
-}
-
 // The results of a row of which the sums are known.
 template <class Formula, class T>
 void write_results(const Inputs<T, Formula::kInputs>& in, T* out, int64_t n,
-                   const SoftmaxPartial& partial, bool streamed) {
+                   const SoftmaxPartial& partial) {
   using Value = ValueOf<T>;
   const auto row = spread<Value>(Formula::template row<NarrowOf<T>>(partial));
-  write(out, n, streamed, [&](int64_t begin, int64_t end, T* to) {
-    Inputs<T, Formula::kInputs> from;
-    std::array<T*, 1> target{to};
-    for (int k = 0; k < Formula::kInputs; k++) from[k] = in[k] + begin;
-    map_elements<T, Formula::kInputs, 1>(from, target, end - begin, [&](const auto& x, auto& y) {
-      y[0] = Formula::template result<kExact<T>>(x.data(), row);
-    });
+  map_elements<T, Formula::kInputs, 1>(in, {out}, n, [&](const auto& x, auto& y) {
+    y[0] = Formula::template result<kExact<T>>(x.data(), row);
   });
 }
 
 // The results from the terms.
 template <class T>
-void write_results(const NarrowOf<T>* terms, T* out, int64_t n, const SoftmaxPartial& partial,
-                   bool streamed) {
+void write_results(const NarrowOf<T>* terms, T* out, int64_t n, const SoftmaxPartial& partial) {
   using Value = ValueOf<T>;
   const auto row = spread<Value>(formulas::Softmax::row<NarrowOf<T>>(partial));
-  write(out, n, streamed, [&](int64_t begin, int64_t end, T* to) {
-    int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) {
-      store(formulas::Softmax::of_term(Value::load(terms + i), row), to + (i - begin));
-    }
-    if (i == end) return;
-    const Value last = load_some(terms + i, end - i, NarrowOf<T>(0)).narrow;
-    store_some(formulas::Softmax::of_term(last, row), to + (i - begin), end - i);
-  });
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store(formulas::Softmax::of_term(Value::load(terms + i), row), out + i);
+  }
+  if (i == n) return;
+  const Value last = load_some(terms + i, n - i, NarrowOf<T>(0)).narrow;
+  store_some(formulas::Softmax::of_term(last, row), out + i, n - i);
 }
 
+// The entry functions are flattened: GCC 12 else passes packs through memory, which took 1.2 to 2
+// times as long.
+
 template <class Formula, class T>
-void rows(const void* const* in, void* out, int64_t rows, int64_t size, void* scratch,
-          bool streamed) {
+[[gnu::flatten]] void rows(const void* const* in, void* out, int64_t rows, int64_t size,
+                           void* scratch) {
   constexpr bool kKeep = std::is_same_v<Formula, formulas::Softmax>;
   auto from = typed<T, Formula::kInputs>(in);
   T* to = static_cast<T*>(out);
@@ -246,27 +220,24 @@ void rows(const void* const* in, void* out, int64_t rows, int64_t size, void* sc
   for (int64_t r = 0; r < rows; r++) {
     const SoftmaxPartial partial = sums_of<Formula, T, kKeep>(from, size, terms);
     if constexpr (kKeep) {
-      write_results(terms, to, size, partial, streamed);
+      write_results(terms, to, size, partial);
     } else {
-      write_results<Formula>(from, to, size, partial, streamed);
+      write_results<Formula>(from, to, size, partial);
     }
     for (const T*& input : from) input += size;
     to += size;
   }
-  if (streamed) finish_streaming();
 }
 
 template <class Formula, class T>
-void measure(const void* const* in, int64_t n, SoftmaxPartial* partial) {
+[[gnu::flatten]] void measure(const void* const* in, int64_t n, SoftmaxPartial* partial) {
   *partial = sums_of<Formula, T, false>(typed<T, Formula::kInputs>(in), n, nullptr);
 }
 
 template <class Formula, class T>
-void finish(const void* const* in, void* out, int64_t n, const SoftmaxPartial& partial,
-            bool streamed) {
-  write_results<Formula>(typed<T, Formula::kInputs>(in), static_cast<T*>(out), n, partial,
-                         streamed);
-  if (streamed) finish_streaming();
+[[gnu::flatten]] void finish(const void* const* in, void* out, int64_t n,
+                             const SoftmaxPartial& partial) {
+  write_results<Formula>(typed<T, Formula::kInputs>(in), static_cast<T*>(out), n, partial);
 }
 
 // ---- columns -----------------------------------------------------------------------------------
@@ -315,14 +286,8 @@ class ColumnsKernel {
   using Narrow = NarrowOf<T>;
   using Value = ValueOf<T>;
 
-  ColumnsKernel(const Inputs<T, kIn>& in, T* out, const ColumnTile& tile, Narrow* scratch,
-                bool streamed)
-      : in_(in),
-        out_(out),
-        tile_(tile),
-        width_(whole_packs(tile.columns)),
-        scratch_(scratch),
-        streamed_(streamed) {}
+  ColumnsKernel(const Inputs<T, kIn>& in, T* out, const ColumnTile& tile, Narrow* scratch)
+      : in_(in), out_(out), tile_(tile), width_(whole_packs(tile.columns)), scratch_(scratch) {}
 
   void run() {
     sums_.clear(width_);
@@ -340,14 +305,11 @@ class ColumnsKernel {
       for (int64_t j = 0; j < width_; j++) set(j, {0, sums_.total(j)});
     }
     for (int64_t i = 0; i < tile_.size; i++) {
-      write(out_ + i * tile_.stride, tile_.columns, streamed_,
-            [&](int64_t begin, int64_t end, T* to) {
-              if (kept) {
-                write_kept(i, begin, end, to);
-              } else {
-                write_recomputed(i, begin, end, to);
-              }
-            });
+      if (kept) {
+        write_kept(i);
+      } else {
+        write_recomputed(i);
+      }
     }
   }
 
@@ -421,10 +383,11 @@ class ColumnsKernel {
     return false;
   }
 
-  // Columns [begin, end) of row i. `begin` need not be at a pack's start, and the last pack reads
-  // over `end`: both the scratch memory and the columns' fields have room for that.
-  void write_kept(int64_t i, int64_t begin, int64_t end, T* to) const {
+  // The last pack reads over the columns' end: the scratch memory and the fields have room for
+  // that.
+  void write_kept(int64_t i) const {
     const Narrow* kept = scratch_ + i * width_;
+    T* to = out_ + i * tile_.stride;
     const auto result = [&](int64_t j) {
       const Value x = Value::load(kept + j);
       if constexpr (std::is_same_v<Formula, formulas::Softmax>) {
@@ -433,19 +396,18 @@ class ColumnsKernel {
         return Formula::template result<kExact<T>>(&x, row_at(j));
       }
     };
-    int64_t j = begin;
-    for (; j + kLanes <= end; j += kLanes) store(result(j), to + (j - begin));
-    if (j < end) store_some(result(j), to + (j - begin), end - j);
+    int64_t j = 0;
+    for (; j + kLanes <= tile_.columns; j += kLanes) store(result(j), to + j);
+    if (j < tile_.columns) store_some(result(j), to + j, tile_.columns - j);
   }
 
-  void write_recomputed(int64_t i, int64_t begin, int64_t end, T* to) const {
-    Inputs<T, kIn> from = at(i);
-    for (const T*& input : from) input += begin;
-    each_pack<Formula, T>(from, end - begin, [&](int64_t j, const auto& x) {
+  void write_recomputed(int64_t i) const {
+    T* to = out_ + i * tile_.stride;
+    each_pack<Formula, T>(at(i), tile_.columns, [&](int64_t j, const auto& x) {
       std::array<Value, kIn> narrow;
       for (int k = 0; k < kIn; k++) narrow[k] = x[k].narrow;
-      const Value y = Formula::template result<kExact<T>>(narrow.data(), row_at(begin + j));
-      const int64_t left = end - begin - j;
+      const Value y = Formula::template result<kExact<T>>(narrow.data(), row_at(j));
+      const int64_t left = tile_.columns - j;
       if (left >= kLanes) {
         store(y, to + j);
       } else {
@@ -459,25 +421,22 @@ class ColumnsKernel {
   const ColumnTile tile_;
   const int64_t width_;
   Narrow* const scratch_;
-  const bool streamed_;
   ColumnSums<LaneSums<T>> sums_;
-  // A pack more than the columns: what lies behind them is read, and means nothing.
-  alignas(64) Narrow largest_[kTileColumns + kLanes] = {};
-  alignas(64) Narrow high_[kTileColumns + kLanes] = {};
-  alignas(64) Narrow rest_[kTileColumns + kLanes] = {};
+  // In whole packs: what lies behind the columns is read, and means nothing.
+  alignas(64) Narrow largest_[kTileColumns] = {};
+  alignas(64) Narrow high_[kTileColumns] = {};
+  alignas(64) Narrow rest_[kTileColumns] = {};
 };
 
 template <class Formula, class T>
-void columns(const void* const* in, void* out, const ColumnTile& tile, void* scratch,
-             bool streamed) {
+[[gnu::flatten]] void columns(const void* const* in, void* out, const ColumnTile& tile,
+                              void* scratch) {
   ColumnsKernel<Formula, T>(typed<T, Formula::kInputs>(in), static_cast<T*>(out), tile,
-                            static_cast<NarrowOf<T>*>(scratch), streamed)
+                            static_cast<NarrowOf<T>*>(scratch))
       .run();
-  if (streamed) finish_streaming();
 }
 
-// ---- the table
-// -----------------------------------------------------------------------------------
+// ---- the table ---------------------------------------------------------------------------------
 
 template <class Formula, class T>
 constexpr SoftmaxKernels kernels_of() {

@@ -1,7 +1,6 @@
 // Softmax's inner loops of one instruction set.
 //
-// Each runs on one thread. `streamed`: write past the caches; the output is then none of the
-// inputs.
+// Each runs on one thread.
 #pragma once
 
 #include <cstdint>
@@ -26,16 +25,14 @@ inline constexpr int64_t kSoftmaxScratchBytes = int64_t(256) << 10;
 
 struct SoftmaxKernels {
   // Rows one behind the other, each no longer than the scratch memory.
-  void (*rows)(const void* const* in, void* out, int64_t rows, int64_t size, void* scratch,
-               bool streamed);
+  void (*rows)(const void* const* in, void* out, int64_t rows, int64_t size, void* scratch);
 
   // A longer row, part by part: first the sums of each, then the results from those of the row.
   void (*measure)(const void* const* in, int64_t n, formulas::SoftmaxPartial* partial);
   void (*finish)(const void* const* in, void* out, int64_t n,
-                 const formulas::SoftmaxPartial& partial, bool streamed);
+                 const formulas::SoftmaxPartial& partial);
 
-  void (*columns)(const void* const* in, void* out, const ColumnTile& tile, void* scratch,
-                  bool streamed);
+  void (*columns)(const void* const* in, void* out, const ColumnTile& tile, void* scratch);
 };
 
 inline const SoftmaxKernels& softmax_kernels_of(SoftmaxPass pass, DType dtype) {

@@ -166,9 +166,13 @@ __device__ __forceinline__ void write_input_gradient(
 
 // ---- kernels
 
+// Eight channels' constants fill half of the registers.
+template <class T, bool kColumns>
+inline constexpr int kBlocksOfGradients = kColumns && Vector<T>::kSize == 8 ? 1 : 2;
+
 // Occupancy: 2 blocks on an SM.
 template <class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     batch_norm_moments_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
   const T* in[] = {static_cast<const T*>(p.call.x)};
@@ -185,7 +189,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Occupancy: 2 blocks on an SM.
 template <class Formula, class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     batch_norm_normalise_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   using Narrow = NarrowOf<T>;
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
@@ -207,9 +211,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Occupancy: 2 blocks on an SM.
+// Occupancy: 2 blocks on an SM, 1 for __nv_bfloat16, 1 for __half.
 template <class Formula, class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
     batch_norm_sums_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   using Narrow = NarrowOf<T>;
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
@@ -236,10 +240,11 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Occupancy: 2 blocks on an SM.
+// Occupancy: 2 blocks on an SM, 1 for __nv_bfloat16, 1 for __half.
 template <class Formula, class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads) batch_norm_input_gradient_kernel(
-    const __grid_constant__ KernelParameter<BatchNormParameters> p) {
+__global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
+    batch_norm_input_gradient_kernel(
+        const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   using Narrow = NarrowOf<T>;
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
   const BatchNormCall& call = p.call;
@@ -275,7 +280,7 @@ struct HeldElements;
 
 // Occupancy: 2 blocks on an SM.
 template <class Formula, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     batch_norm_held_forward_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   using Narrow = NarrowOf<T>;
   const BatchNormCall& call = p.call;
@@ -308,7 +313,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Occupancy: 2 blocks on an SM.
 template <class Formula, class T>
-__global__ void __launch_bounds__(kThreads) batch_norm_held_backward_kernel(
+__global__ void __launch_bounds__(kThreads, 2) batch_norm_held_backward_kernel(
     const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   using Narrow = NarrowOf<T>;
   const BatchNormCall& call = p.call;

@@ -106,7 +106,10 @@ class Problem:
         self.residual = self.placed(normal(*self.sizes.shape)) if self.with_residual else None
         self.weight = (normal(channels) + 1).float() if self.affine else None
         self.bias = normal(channels).float() if self.affine else None
-        self.running_mean, self.running_var = normal(channels).float(), normal(channels).abs()
+        self.running_mean, self.running_var = (
+            normal(channels).float(),
+            normal(channels).abs().float(),
+        )
 
     def placed(self, values: Tensor) -> Tensor:
         """In the problem's dtype, before a page that can't be touched."""
@@ -168,8 +171,8 @@ def all_passes(problem: Problem) -> Results:
         p.empty(),
         *(p.numbers() for _ in range(2)),
         *(p.empty() for _ in range(2)),
-        p.running_mean.clone(),
-        p.running_var.clone().float(),
+        emulator.guarded_tensor(p.running_mean),
+        emulator.guarded_tensor(p.running_var),
         p.empty(),
     )
     running = {"running_mean": r.running_mean, "running_var": r.running_var}
@@ -240,7 +243,7 @@ def reference(problem: Problem) -> Results:
     dx = scale * (dz - each(sum_dz) / count - xhat * each(sum_dz_xhat) / count)
     running_mean = (1 - MOMENTUM) * p.running_mean.double() + MOMENTUM * mean
     unbiased = squares / (count - 1)
-    running_var = (1 - MOMENTUM) * p.running_var.float().double() + MOMENTUM * unbiased
+    running_var = (1 - MOMENTUM) * p.running_var.double() + MOMENTUM * unbiased
     return Results(
         mean,
         invstd,

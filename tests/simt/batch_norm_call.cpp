@@ -1,12 +1,12 @@
 // Batch normalisation of the backend's table, for ctypes: with a workspace of exactly the size
 // asked for, full of NaN.
 
+#include "batch_norm_call.h"
+
 #include <cstring>
 #include <exception>
 #include <string>
 #include <vector>
-
-#include "batch_norm_call.h"
 
 extern "C" const gradkern::Backend* gradkern_backend();
 

@@ -166,9 +166,12 @@ __device__ __forceinline__ void write_input_gradient(
 
 // ---- kernels
 
-// Eight channels' constants fill half of the registers.
+// Eight channels' constants fill half of the registers: one block, with twice the vectors in
+// flight.
 template <class T, bool kColumns>
 inline constexpr int kBlocksOfGradients = kColumns && Vector<T>::kSize == 8 ? 1 : 2;
+template <class T, bool kColumns>
+inline constexpr int kGradientsAtOnce = 2 / kBlocksOfGradients<T, kColumns>;
 
 // Occupancy: 2 blocks on an SM.
 template <class T, bool kColumns>
@@ -231,11 +234,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
     }
     SumPair::Partial sums[kChannels] = {};
     // A gradient of 0 adds nothing.
-    each_vector<1>(slice, in, aligned, zero<T>(), [&](const Place&, const Vector<T>(&v)[3]) {
-      each_gradient<Formula, T>(
-          channels, parameters, v,
-          [&](int, int k, const GradientAt<Narrow>& at) { add_gradient(sums[k], at); });
-    });
+    each_vector<kGradientsAtOnce<T, kColumns>>(
+        slice, in, aligned, zero<T>(), [&](const Place&, const Vector<T>(&v)[3]) {
+          each_gradient<Formula, T>(
+              channels, parameters, v,
+              [&](int, int k, const GradientAt<Narrow>& at) { add_gradient(sums[k], at); });
+        });
     finish_chunk<GradientSums>(p, slice, unit, merge_down<SumPair, kChannels>(sums, p.across));
   }
 }
@@ -268,9 +272,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
       const double sum_dz_xhat = constant ? 0 : call.sum_dz_xhat[channel];
       gradients[k] = input_gradient_of<Narrow>(call, channel, sum_dz, sum_dz_xhat, call.count);
     }
-    each_vector<1>(slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[3]) {
-      write_input_gradient<Formula>(call, place, aligned, channels, gradients, parameters, v);
-    });
+    each_vector<kGradientsAtOnce<T, kColumns>>(
+        slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[3]) {
+          write_input_gradient<Formula>(call, place, aligned, channels, gradients, parameters, v);
+        });
   }
 }
 

@@ -291,11 +291,11 @@ __global__ void __launch_bounds__(kThreads, 2)
   const BatchNormCall& call = p.call;
   Vector<T>(&held)[kHeldVectors] = shared_array<HeldElements, Vector<T>, kHeldVectors>();
   const T* x[] = {static_cast<const T*>(call.x)};
-  const T* residual[] = {static_cast<const T*>(call.residual)};
+  const T* residual = static_cast<const T*>(call.residual);
   const bool aligned = are_aligned<T, false>(call, call.x, call.residual, call.y);
   const auto parameters = parameters_of<Narrow>(call.parameters);
   for (int64_t channel = blockIdx.x; channel < p.tiles; channel += gridDim.x) {
-    const Slice<T, false> slice(p, channel);
+    Slice<T, false> slice(p, channel);
     ShiftedSums<T, 1> sums(x[0], slice);
     each_vector<kInFlight>(slice, x, aligned, sums.pad(),
                            [&](const Place& place, const Vector<T>(&v)[1]) {
@@ -308,11 +308,15 @@ __global__ void __launch_bounds__(kThreads, 2)
     const formulas::Moments moments = MomentsOfChannel::moments(result);
     const formulas::Normalisation<Narrow> channels[] = {normalisation_of<Narrow>(
         call, channel, moments.mean, formulas::invstd_of(moments.variance(), call.eps))};
-    each_vector<1>(slice, residual, aligned, zero<T>(),
-                   [&](const Place& place, const Vector<T>(&r)[1]) {
-                     store_some(static_cast<T*>(call.y) + place.offset, place.count, aligned,
-                                normalised<Formula>(channels, parameters, held[place.index], r[0]));
-                   });
+#pragma unroll 1
+    for (; slice.has(1); slice.advance()) {
+      const Place place = slice.place();
+      const Vector<T> r = residual == nullptr
+                              ? load_some<T>(nullptr, 0, aligned, zero<T>())
+                              : load_some(residual + place.offset, place.count, aligned, zero<T>());
+      store_some(static_cast<T*>(call.y) + place.offset, place.count, aligned,
+                 normalised<Formula>(channels, parameters, held[place.index], r));
+    }
   }
 }
 
@@ -346,6 +350,7 @@ __global__ void __launch_bounds__(kThreads, 2) batch_norm_held_backward_kernel(
     const formulas::InputGradient<Narrow> gradients[] = {
         input_gradient_of<Narrow>(call, channel, of_channel.value[0], of_channel.value[1],
                                   static_cast<double>(slice.values()))};
+#pragma unroll 1
     for (; slice.has(1); slice.advance()) {
       const Place place = slice.place();
       Vector<T> v[3] = {held[place.index], held[p.chunk + place.index],

@@ -70,8 +70,10 @@ struct MomentsOfChannel {
       T* statistic = static_cast<T*>(running) + channel;
       // Scalar: once for each channel.
       const double before = static_cast<double>(narrow(*statistic));
+      T after;
+      round_to(formulas::moved(before, call.momentum, of_batch), after);
       // Scalar: as above.
-      round_to(formulas::moved(before, call.momentum, of_batch), *statistic);
+      *statistic = after;
     });
   }
 };
@@ -141,6 +143,7 @@ __device__ void finish_chunk(const BatchNormParameters& p, const Slice<T, kColum
     if (down == 0 && exists) {
 #pragma unroll
       for (int f = 0; f < Formula::kFields; f++) {
+        // Scalar: once for each chunk and channel.
         partial_of(unit / p.tiles)[f] = result[0].value[f];
       }
     }

@@ -149,6 +149,8 @@ __device__ __forceinline__ void each_vector(Slice<T, kColumns> slice, const T* c
                               : load_some(in[k] + place.offset, place.count, aligned, pad);
     }
   };
+  // Copies of the loop's body would cost registers; kAtOnce says how many there are.
+#pragma unroll 1
   while (slice.has(kAtOnce)) {
     Place places[kAtOnce];
     Vector<T> v[kAtOnce][kIn];
@@ -162,6 +164,7 @@ __device__ __forceinline__ void each_vector(Slice<T, kColumns> slice, const T* c
     for (int j = 0; j < kAtOnce; j++) visit(places[j], v[j]);
   }
   if constexpr (kAtOnce > 1) {
+#pragma unroll 1
     for (; slice.has(1); slice.advance()) {
       Vector<T> v[kIn];
       load(slice.place(), v);

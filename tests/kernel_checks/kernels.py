@@ -218,7 +218,7 @@ KERNELS = (
     _batch_norm("normalised", "normalise", "1", reads=1, writes=1),
     _batch_norm("sums of gradients", "sums", "1, and 1 memset", reads=2, writes=0),
     _batch_norm("gradient of the input", "input_gradient", "1", reads=2, writes=1),
-    _batch_norm("forward, held channels", "held_forward", "1", reads=1, writes=1, activates=False),
+    _batch_norm("forward, held channels", "held_forward", "1", reads=1, writes=1),
     _batch_norm("backward, held channels", "held_backward", "1", reads=2, writes=1),
 )
 

@@ -56,6 +56,7 @@ template <class V>
 struct Normalisation {
   V mean_high, mean_low, invstd, weight, bias;
 
+  Normalisation() = default;
   GRADKERN_FORMULA Normalisation(double mean, double invstd_, double weight_, double bias_)
       : mean_high(constant<V>(mean)),
         mean_low(constant<V>(mean - static_cast<double>(static_cast<scalar_of<V>>(mean)))),
@@ -74,6 +75,7 @@ template <class V>
 struct InputGradient {
   V scale, mean_dz, mean_dz_xhat;
 
+  InputGradient() = default;
   GRADKERN_FORMULA InputGradient(double weight, double invstd, double sum_dz, double sum_dz_xhat,
                                  double count)
       : scale(constant<V>(weight * invstd)),

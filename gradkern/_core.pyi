@@ -11,6 +11,7 @@ cuda_built: bool
 cuda_architectures: str
 statistics: tuple[str, ...]
 activations: tuple[dict[str, Any], ...]
+batch_norm_activations: tuple[str, ...]
 activation_statistics: tuple[str, ...]
 
 class ActivationPass(enum.Enum):

@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "build_config.h"
 #include "formulas/activation_table.h"
+#include "formulas/batch_norm_activations.h"
 #include "python/torch_door.h"
 #include "softmax_call.h"
 #include "torch_ops/registry.h"
@@ -156,6 +157,16 @@ std::vector<std::string> runnable_isas() {
   return names;
 }
 
+// ---- batch normalisation ------------------------------------------------------------------------
+
+// What it fuses, in the order of the operators' numbers.
+py::tuple batch_norm_activations() {
+  py::list names;
+  formulas::BatchNormActivations::each(
+      [&](int, auto formula) { names.append(decltype(formula)::kName); });
+  return py::tuple(names);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -185,6 +196,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg("max_norm"));
   m.def("clip_by_value", &clip_by_value, py::arg("arrays"), py::arg("clip_value"));
   m.attr("activations") = activation_table();
+  m.attr("batch_norm_activations") = batch_norm_activations();
   m.attr("activation_statistics") =
       py::make_tuple("count", "sum", "sum_squares", "abs_max", "zeros", "nonfinite", "saturated",
                      "sum_abs_derivative");

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -65,8 +67,8 @@ def batch_norm(
     Example:
         >>> x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
         >>> gradkern.functional.batch_norm(x, None, None, training=True, activation="relu")
-        tensor([[0., 0.],
-                [1., 1.]])
+        tensor([[0.0000, 0.0000],
+                [1.0000, 1.0000]])
     """
     plan = BatchNormPlan(float(eps), fused_activation(activation, activation_parameter))
     return normalise(
@@ -95,13 +97,16 @@ def normalise(
         if tensor is not None and type(tensor) not in PLAIN_TYPES:
             _require_tensor(tensor)
             return _by_native(*tensors, training, momentum, plan), None, None
+    if training and input.numel() == 0:  # what statistics of nothing are, native says
+        return _by_native(*tensors, training, momentum, plan), None, None
     _check(input, residual, running_mean, running_var, training, plan.eps)
     if not torch.compiler.is_compiling() and is_transformed():
         return _by_native(*tensors, training, momentum, plan), None, None
     try:
         if training:
             return train(*tensors, momentum, plan)
-        assert running_mean is not None and running_var is not None
+        assert running_mean is not None
+        assert running_var is not None
         mean = running_mean.double()
         invstd = (running_var.double() + plan.eps).rsqrt()
         output = evaluate(input, residual, weight, bias, mean, invstd, plan)
@@ -148,7 +153,7 @@ def _check(
             f"input has {input.dim()} dimensions; it must have at least 2, of which the second is "
             "the channels'"
         )
-    if training and input.numel() == input.shape[1]:
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         # Native's exception and words.
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {input.shape}"

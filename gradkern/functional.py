@@ -1,10 +1,11 @@
-"""Fused activations: the functions of :mod:`torch.nn.functional`, exact in their tails.
+"""Fused activations and batch normalisation: the functions of :mod:`torch.nn.functional`.
 
 Every activation ``f`` of the table comes as ``f(x)``, differentiable (twice, and under
 ``torch.compile``, ``torch.func`` and forward AD), ``f(x, inplace=True)`` and ``f(x, out=...)``; as
 ``f_with_derivative(x)``, both in one pass; and as ``f_with_stats(x)``, with
 :class:`gradkern.ActivationStats` from the same pass. Softmax, its logarithm and softmin, along a
-dimension, are functions only. Batch normalisation fuses the addition of a residual and an activation.
+dimension, are functions only. Batch normalisation takes the addition of a residual and an
+activation into its own pass.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Activations and batch normalisation as modules: drop-ins for those of :mod:`torch.nn`.
 
-Two functions convert models. Each module is a subclass of torch's module of the same name, where there is one: the same arguments,
-``state_dict`` and representation, and whatever looks for torch's class finds ours.
+Each is a subclass of torch's module of the same name, where there is one: the same arguments,
+``state_dict`` and representation, and whatever looks for torch's class finds ours. Two functions
+convert models.
 """
 
 from gradkern.nn.activation_modules import *  # noqa: F403

@@ -53,7 +53,7 @@ class FusedBatchNorm(_Base):
             self.activation_parameter = activation_parameter
 
     def extra_repr(self) -> str:
-        shown = super().extra_repr()
+        shown: str = super().extra_repr()  # type: ignore[no-untyped-call]
         if self.activation == "identity":
             return shown
         shown += f", activation={self.activation}"
@@ -94,7 +94,7 @@ class FusedBatchNorm(_Base):
         )
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        self._check_input_dim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
         training = self.training or (self.running_mean is None and self.running_var is None)
         measured = self.on_stats is not None and self.training
         before = self._statistics_before() if measured else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Callable
@@ -47,6 +48,7 @@ _FUNCTIONS: dict[Any, str] = {
     nn.functional.silu: "silu",
     nn.functional.gelu: "gelu",
 }
+_IN_PLACE = {"iadd", "isub", "imul", "itruediv", "setitem"}
 _METHODS = {"relu", "relu_"}
 _PARAMETER = {"leaky_relu": "negative_slope", "elu": "alpha"}
 
@@ -121,7 +123,7 @@ def _trace(model: nn.Module) -> tuple[fx.Graph | None, str]:
         for training in (True, False):
             model.train(training)
             graphs.append(_Tracer().trace(model))
-    except Exception as error:  # noqa: BLE001 (whatever the model's own code raises)
+    except Exception as error:  # whatever the model's own code raises
         return None, f"the model can't be traced: {str(error).partition(chr(10))[0]}"
     finally:
         for name, module in model.named_modules():
@@ -193,15 +195,16 @@ def _fuse_node(
     match = _activation_of(follower, modules)
     if match is None:
         return "no activation that is fused follows"
+    # The call stands where both its arguments are known; nothing may change the input before.
+    place = node if residual is None else _later(model.graph, node, residual)
+    if _may_change(node.args[0], node, place, modules):
+        return "its input may be changed before the residual is there"
     target = str(node.target)
     model.set_submodule(target, _with_activation(modules[target], match))
-    if residual is not None:
-        # The residual may be computed later than the normalisation.
-        with model.graph.inserting_before(follower):
-            call = model.graph.call_module(target, (node.args[0], residual))
-    else:
-        with model.graph.inserting_before(follower):
-            call = model.graph.call_module(target, node.args, node.kwargs)
+    arguments = node.args if residual is None else (node.args[0], residual)
+    with model.graph.inserting_after(place):
+        call = model.graph.call_module(target, arguments, node.kwargs)
+    call.meta.update(follower.meta)
     follower.replace_all_uses_with(call)
     model.graph.erase_node(follower)
     if residual is not None:
@@ -209,6 +212,28 @@ def _fuse_node(
     model.graph.erase_node(node)
     result.fused[target] = match[0] if residual is None else f"add, {match[0]}"
     return None
+
+
+def _later(graph: fx.Graph, a: fx.Node, b: fx.Node) -> fx.Node:
+    """Of two nodes the one that comes later."""
+    order = list(graph.nodes)
+    return max(a, b, key=order.index)
+
+
+def _may_change(value: Any, after: fx.Node, until: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node behind `after`, up to `until`, may write over a value."""
+    node = after
+    while node is not until:
+        node = node.next
+        if value not in node.all_input_nodes:
+            continue
+        name = str(getattr(node.target, "__name__", node.target))
+        in_place = name.endswith("_") or name in _IN_PLACE or bool(node.kwargs.get("inplace"))
+        if node.op == "call_module":
+            in_place = bool(getattr(modules[str(node.target)], "inplace", False))
+        if in_place or node.kwargs.get("out") is not None:
+            return True
+    return False
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -254,7 +279,7 @@ def _fuse_in_sequentials(model: nn.Module, reason: str) -> BatchNormFusion:
         if type(container) is not nn.Sequential:
             continue
         children = list(container._modules.items())
-        for (name, first), (next_name, second) in zip(children, children[1:], strict=False):
+        for (name, first), (next_name, second) in itertools.pairwise(children):
             if type(first) not in _FUSED or second is None:
                 continue
             match = _activation_of_module(second)

@@ -76,7 +76,7 @@ class _Synchronised(Function):
         return output, mean, invstd
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         *saved, total = ctx.saved_tensors
         _, _, weight, bias, _, _ = saved

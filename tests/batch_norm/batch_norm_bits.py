@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 
-import torch
 from batch_norm_reference import (
     ACTIVATIONS,
     DTYPES,

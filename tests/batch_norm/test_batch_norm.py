@@ -255,7 +255,7 @@ def test_opcheck(residual: bool, channels_last: bool) -> None:
 def test_raw_functions_are_those_of_autograd(backend: KernelBackend) -> None:
     problem = Problem.make((5, 4, 6), torch.float32, residual=True).on(backend.device)
     want, gradients = with_gradients(ours("elu"), problem)
-    x, residual, weight, bias = problem.tensors
+    _, residual, weight, bias = problem.tensors
     y, mean, invstd = G.batch_norm_forward(
         problem.x, weight, bias, residual=residual, activation="elu"
     )

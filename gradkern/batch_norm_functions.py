@@ -97,7 +97,8 @@ def normalise(
         if tensor is not None and type(tensor) not in PLAIN_TYPES:
             _require_tensor(tensor)
             return _by_native(*tensors, training, momentum, plan), None, None
-    if training and input.numel() == 0:  # what statistics of nothing are, native says
+    # What batch normalisation of nothing is, native says.
+    if input.numel() == 0 and (training or input.dim() < 2):
         return _by_native(*tensors, training, momentum, plan), None, None
     _check(input, residual, running_mean, running_var, training, plan.eps)
     if not torch.compiler.is_compiling() and is_transformed():

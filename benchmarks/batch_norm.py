@@ -154,8 +154,8 @@ def rows(device: torch.device, quick: bool) -> Rows:
     """
     judged = device.type == "cpu"
     kinds: list[tuple[str, Prepare, float]] = [
-        ("BN forward", forward, 1.3),
-        ("BN backward", backward, 1.2),
+        ("BN, training", forward, 1.3),
+        ("BN, its gradients", backward, 1.2),
         ("BN+ReLU, both ways", both_ways(residual=False), 2.0),
         ("BN+add+ReLU, both ways", both_ways(residual=True), 2.5),
         ("BN+add+ReLU, evaluation", evaluation, 1.5),

@@ -166,9 +166,10 @@ struct Channels {
   int64_t inner;
 };
 
-struct SoftmaxCall;  // softmax_call.h
+struct SoftmaxCall;    // softmax_call.h
+struct BatchNormCall;  // batch_norm_call.h
 
-inline constexpr int32_t kBackendVersion = 3;
+inline constexpr int32_t kBackendVersion = 4;
 
 struct Backend {
   int32_t version;   // kBackendVersion of the build
@@ -211,6 +212,10 @@ struct Backend {
                                 const Channels& channels, double* statistics);
 
   void (*softmax)(const Launch& launch, const SoftmaxCall& call);
+
+  // Bytes of workspace that `batch_norm` needs.
+  size_t (*batch_norm_workspace)(const BatchNormCall& call);
+  void (*batch_norm)(const Launch& launch, const BatchNormCall& call);
 };
 
 }  // namespace gradkern

@@ -11,6 +11,7 @@ cuda_built: bool
 cuda_architectures: str
 statistics: tuple[str, ...]
 activations: tuple[dict[str, Any], ...]
+batch_norm_activations: tuple[str, ...]
 activation_statistics: tuple[str, ...]
 
 class ActivationPass(enum.Enum):
@@ -49,5 +50,36 @@ def softmax(
     output: npt.NDArray[Any],
     size: int,
     inner: int,
+) -> None: ...
+def batch_norm_forward(
+    x: npt.NDArray[Any],
+    weight: npt.NDArray[Any] | None,
+    bias: npt.NDArray[Any] | None,
+    residual: npt.NDArray[Any] | None,
+    channels: int,
+    inner: int,
+    eps: float,
+    activation: int,
+    parameter: float,
+    y: npt.NDArray[Any],
+    mean: npt.NDArray[np.float64],
+    invstd: npt.NDArray[np.float64],
+) -> None: ...
+def batch_norm_backward(
+    grad_output: npt.NDArray[Any],
+    x: npt.NDArray[Any],
+    weight: npt.NDArray[Any] | None,
+    bias: npt.NDArray[Any] | None,
+    residual: npt.NDArray[Any] | None,
+    channels: int,
+    inner: int,
+    activation: int,
+    parameter: float,
+    mean: npt.NDArray[np.float64],
+    invstd: npt.NDArray[np.float64],
+    dx: npt.NDArray[Any],
+    dresidual: npt.NDArray[Any] | None,
+    dweight: npt.NDArray[np.float64],
+    dbias: npt.NDArray[np.float64],
 ) -> None: ...
 def read_all(pointer: int, nbytes: int) -> int: ...

@@ -1,10 +1,11 @@
-"""Fused activations: the functions of :mod:`torch.nn.functional`, exact in their tails.
+"""Fused activations and batch normalisation: the functions of :mod:`torch.nn.functional`.
 
 Every activation ``f`` of the table comes as ``f(x)``, differentiable (twice, and under
 ``torch.compile``, ``torch.func`` and forward AD), ``f(x, inplace=True)`` and ``f(x, out=...)``; as
 ``f_with_derivative(x)``, both in one pass; and as ``f_with_stats(x)``, with
 :class:`gradkern.ActivationStats` from the same pass. Softmax, its logarithm and softmin, along a
-dimension, are functions only.
+dimension, are functions only. Batch normalisation takes the addition of a residual and an
+activation into its own pass.
 """
 
 from __future__ import annotations
@@ -15,9 +16,18 @@ from gradkern.activation_functions import *  # noqa: F403
 from gradkern.activation_functions import __all__ as _table_functions
 from gradkern.activation_functions import gelu as _gelu
 from gradkern.activation_functions import gelu_tanh
+from gradkern.batch_norm_functions import batch_norm, batch_norm_backward, batch_norm_forward
 from gradkern.softmax_functions import log_softmax, softmax, softmin
 
-__all__ = [*_table_functions, "log_softmax", "softmax", "softmin"]
+__all__ = [
+    *_table_functions,
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "log_softmax",
+    "softmax",
+    "softmin",
+]
 
 
 def gelu(  # type: ignore[no-redef]

@@ -18,6 +18,7 @@ from numpy.lib.array_utils import byte_bounds, normalize_axis_index
 from gradkern import _core
 from gradkern.activations import Activation
 from gradkern.activations import activation as _row
+from gradkern.batch_norm import fused_activation
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -25,6 +26,8 @@ __all__ = [
     "activation",
     "activation_derivative",
     "activation_with_derivative",
+    "batch_norm_backward",
+    "batch_norm_forward",
     "clip_by_global_norm",
     "clip_by_value",
     "log_softmax",
@@ -427,3 +430,187 @@ def _along(softmax_pass: _core.SoftmaxPass, x: Array, axis: int) -> Array:
     behind = dense.shape[axis + 1 :] if dense.flags.c_contiguous else dense.shape[:axis]
     _core.softmax(softmax_pass, dense, result, size, math.prod(behind))
     return result
+
+
+# ---- batch normalisation -------------------------------------------------------------------------
+
+
+def batch_norm_forward(
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    *,
+    residual: Array | None = None,
+    activation: str = "identity",
+    activation_parameter: float | None = None,
+) -> tuple[Array, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Batch normalisation: :func:`gradkern.functional.batch_norm_forward` for arrays.
+
+    Args:
+        x: an array of shape ``[N, C, ...]``.
+        weight, bias: arrays of shape ``[C]``, of any floating-point dtype with kernels.
+        eps: is added to the variance.
+        residual: an array like ``x`` that is added before the activation.
+        activation, activation_parameter: as for :func:`gradkern.functional.batch_norm`.
+
+    Returns:
+        ``(y, mean, invstd)``: a new array like ``x``; mean and ``1 / sqrt(var + eps)``, float64.
+
+    Raises:
+        TypeError: an argument is not an array, or has a dtype without kernels.
+        ValueError: a shape is wrong, there is one value per channel, or ``activation`` is unknown.
+
+    Source:
+        Ioffe, Szegedy, "Batch normalization", 2015.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> y, mean, invstd = gradkern.numpy.batch_norm_forward(np.float32([[1], [3]]))
+        >>> y.round(3).tolist(), mean.tolist()
+        ([[-1.0], [1.0]], [2.0])
+    """
+    fused = fused_activation(activation, activation_parameter)
+    dense, residual = _elements_of_channels(x, residual, "residual")
+    channels, inner = _channels(dense)
+    if x.size == channels:
+        raise ValueError(f"x has shape {x.shape}; it must have more than 1 value per channel")
+    weight, bias = _per_channel(weight, "weight", channels), _per_channel(bias, "bias", channels)
+    y = np.empty_like(dense)
+    mean, invstd = np.zeros(channels), np.zeros(channels)
+    if x.size > 0:
+        _core.batch_norm_forward(
+            dense,
+            weight,
+            bias,
+            residual,
+            channels,
+            inner,
+            eps,
+            fused.index,
+            fused.parameter,
+            y,
+            mean,
+            invstd,
+        )
+    return y, mean, invstd
+
+
+def batch_norm_backward(
+    grad_output: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    invstd: Array,
+    *,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    activation: str = "identity",
+    activation_parameter: float | None = None,
+) -> tuple[Array, ...]:
+    """The gradients of :func:`batch_norm_forward`.
+
+    Args:
+        grad_output: the gradient of ``y``, like ``x``.
+        x, weight, bias, residual, activation, activation_parameter: what forward had.
+        mean, invstd: what forward gave.
+
+    Returns:
+        ``(dx, dweight, dbias)``: an array like ``x``, and two of shape ``[C]``, float64. With a
+        residual its gradient comes fourth.
+
+    Raises:
+        TypeError, ValueError: as for :func:`batch_norm_forward`.
+
+    Source:
+        Ioffe, Szegedy, 2015, section 3.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> x = np.float32([[1], [3], [5]])
+        >>> y, mean, invstd = gradkern.numpy.batch_norm_forward(x)
+        >>> g = np.float32([[1], [0], [0]])
+        >>> dx, dweight, dbias = gradkern.numpy.batch_norm_backward(g, x, None, mean, invstd)
+        >>> [round(float(v), 3) for v in dx.ravel()], dbias.tolist()
+        ([0.102, -0.204, 0.102], [1.0])
+    """
+    fused = fused_activation(activation, activation_parameter)
+    dense, residual = _elements_of_channels(x, residual, "residual")
+    _, gradient = _elements_of_channels(x, grad_output, "grad_output")
+    assert gradient is not None
+    channels, inner = _channels(dense)
+    weight, bias = _per_channel(weight, "weight", channels), _per_channel(bias, "bias", channels)
+    mean, invstd = (
+        np.ascontiguousarray(_required_per_channel(array, name, channels), dtype=np.float64)
+        for array, name in ((mean, "mean"), (invstd, "invstd"))
+    )
+    dx = np.empty_like(dense)
+    dresidual = None if residual is None else np.empty_like(dense)
+    dweight, dbias = np.zeros(channels), np.zeros(channels)
+    if x.size > 0:
+        _core.batch_norm_backward(
+            gradient,
+            dense,
+            weight,
+            bias,
+            residual,
+            channels,
+            inner,
+            fused.index,
+            fused.parameter,
+            mean,
+            invstd,
+            dx,
+            dresidual,
+            dweight,
+            dbias,
+        )
+    return (dx, dweight, dbias) if dresidual is None else (dx, dweight, dbias, dresidual)
+
+
+def _elements_of_channels(
+    x: Array, other: Array | None, argument: str
+) -> tuple[Array, Array | None]:
+    """`x`, contiguous, and another array of its shape and dtype in its memory order."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x is a {type(x).__name__}; it must be a numpy.ndarray")
+    if x.ndim < 2:
+        raise ValueError(
+            f"x has {x.ndim} dimensions; it must have at least 2, of which the second is the "
+            "channels'"
+        )
+    (dense,) = _readable([x])
+    if other is None:
+        return dense, None
+    if not isinstance(other, np.ndarray):
+        raise TypeError(f"{argument} is a {type(other).__name__}; it must be a numpy.ndarray")
+    if other.shape != x.shape or other.dtype != x.dtype:
+        raise ValueError(
+            f"{argument} is {other.dtype} of shape {other.shape}; it must be {x.dtype} of shape "
+            f"{x.shape} like x"
+        )
+    order: Any = "C" if dense.flags.c_contiguous else "F"
+    return dense, np.asarray(other, order=order)
+
+
+def _channels(dense: Array) -> tuple[int, int]:
+    """How many channels there are, and how many elements lie between two in memory."""
+    behind = dense.shape[2:] if dense.flags.c_contiguous else dense.shape[:1]
+    return dense.shape[1], max(math.prod(behind), 1)
+
+
+def _required_per_channel(array: Array, argument: str, channels: int) -> Array:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{argument} is a {type(array).__name__}; it must be a numpy.ndarray")
+    if array.shape != (channels,):
+        raise ValueError(
+            f"{argument} has shape {array.shape}; it must have ({channels},), the channels of x"
+        )
+    return array
+
+
+def _per_channel(array: Array | None, argument: str, channels: int) -> Array | None:
+    """In float64, which holds every parameter."""
+    if array is None:
+        return None
+    return _required_per_channel(array, argument, channels).astype(np.float64)

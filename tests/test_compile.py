@@ -84,8 +84,8 @@ def test_every_operator_has_samples() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("gradkern::")
     }
-    # tests/activations and tests/test_softmax_autograd.py have the others.
-    families = (*gradkern.activations.TABLE, "softmax", "log_softmax")
+    # tests/activations, tests/batch_norm and tests/test_softmax_autograd.py have the others.
+    families = (*gradkern.activations.TABLE, "batch_norm", "softmax", "log_softmax")
     elsewhere = {n for n in registered if any(n == f or n.startswith(f"{f}_") for f in families)}
     assert registered - elsewhere == set(SAMPLES)
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/cpu_activations.h"
+#include "cpu/cpu_batch_norm.h"
 #include "cpu/cpu_softmax.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
@@ -161,7 +162,9 @@ const Backend& backend() {
                              activation,
                              activation_workspace,
                              activation_statistics,
-                             softmax};
+                             softmax,
+                             batch_norm_workspace,
+                             batch_norm};
   return table;
 }
 

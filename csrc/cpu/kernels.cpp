@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "cpu/activation_kernels.h"
+#include "cpu/batch_norm_kernels.h"
 #include "cpu/convert.h"
 #include "cpu/elementwise.h"
 #include "cpu/merge_lanes.h"
@@ -193,11 +194,20 @@ uint64_t read_all(const void* data, size_t bytes) {
   return result;
 }
 
+// In the order of DType.
+const BatchNormKernels* batch_norm_table() {
+  static const BatchNormKernels table[kRealDTypes] = {
+      batch_norm_kernels<float>(), batch_norm_kernels<double>(), batch_norm_kernels<BFloat16>(),
+      batch_norm_kernels<Float16>()};
+  return table;
+}
+
 Kernels make_kernels(const char* isa) {
   Kernels table{};
   table.isa = isa;
   table.read_all = read_all;
   table.softmax = softmax_kernels();
+  table.batch_norm = batch_norm_table();
   each_storage([&](DType dtype, auto storage) {
     using T = typename decltype(storage)::type;
     const int column = static_cast<int>(dtype);

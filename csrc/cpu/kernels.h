@@ -11,6 +11,7 @@
 
 namespace gradkern::cpu {
 
+struct BatchNormKernels;
 struct SoftmaxKernels;
 
 enum class Reduction {
@@ -52,6 +53,9 @@ struct Kernels {
 
   // Softmax and what belongs to it: kSoftmaxPassCount rows of kRealDTypes (softmax_kernels.h).
   const SoftmaxKernels* softmax;
+
+  // Of each of kRealDTypes (batch_norm_kernels.h).
+  const BatchNormKernels* batch_norm;
 
   // Reads every byte and returns the exclusive or of all 64-bit words: the machine's own read
   // bandwidth, which benchmarks hold the reductions against.

@@ -16,6 +16,8 @@ extern "C" __attribute__((visibility("default"))) const gradkern::Backend* gradk
                                        launch_activation,
                                        activation_workspace_bytes,
                                        launch_activation_statistics,
-                                       launch_softmax};
+                                       launch_softmax,
+                                       batch_norm_workspace_bytes,
+                                       launch_batch_norm};
   return &table;
 }

@@ -116,6 +116,30 @@ __device__ __forceinline__ void store_vector(T* data, int64_t vector, bool align
   for (int k = 0; k < Vector<T>::kSize; k++) data[vector * Vector<T>::kSize + k] = v.element[k];
 }
 
+// One vector, of which `count` elements are there.
+template <class T>
+__device__ __forceinline__ Vector<T> load_some(const T* data, int64_t count, bool aligned, T pad) {
+  constexpr int kSize = Vector<T>::kSize;
+  if (count >= kSize) return load_vector(data, 0, aligned);
+  Vector<T> v;
+  // Scalar: less than a vector is left.
+#pragma unroll
+  for (int k = 0; k < kSize; k++) v.element[k] = k < count ? data[k] : pad;
+  return v;
+}
+
+template <class T>
+__device__ __forceinline__ void store_some(T* data, int64_t count, bool aligned,
+                                           const Vector<T>& v) {
+  constexpr int kSize = Vector<T>::kSize;
+  if (count >= kSize) return store_vector(data, 0, aligned, v);
+#pragma unroll
+  for (int k = 0; k < kSize; k++) {
+    // Scalar: less than a vector is left.
+    if (k < count) data[k] = v.element[k];
+  }
+}
+
 // Calls add(element) for the elements of this thread, in ascending order. Which they are depends on
 // the index alone: vector i belongs to thread i % kThreads, and so does an incomplete last one. The
 // sum of a thread is therefore the same for aligned and unaligned tensors.

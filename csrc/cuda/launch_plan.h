@@ -68,6 +68,13 @@ class LaunchPlan {
   bool by_segment_ = false;
 };
 
+// The smallest power of two from `n` on, up to a warp.
+inline int32_t threads_across(int64_t n) {
+  int32_t threads = 1;
+  while (threads < n && threads < 32) threads *= 2;
+  return threads;
+}
+
 // Where a reduction's intermediate results lie in the workspace.
 struct WorkspaceLayout {
   size_t table;     // TableEntry for each tensor, left for a clip that follows

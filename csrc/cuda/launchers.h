@@ -24,4 +24,7 @@ void launch_activation_statistics(const Launch& launch, const ActivationCall& ca
 
 void launch_softmax(const Launch& launch, const SoftmaxCall& call);
 
+size_t batch_norm_workspace_bytes(const BatchNormCall& call);
+void launch_batch_norm(const Launch& launch, const BatchNormCall& call);
+
 }  // namespace gradkern::cuda

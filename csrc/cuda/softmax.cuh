@@ -48,30 +48,6 @@ __device__ __forceinline__ T padding() {
   return pad;
 }
 
-// One vector, of which `count` elements are there.
-template <class T>
-__device__ __forceinline__ Vector<T> load_some(const T* data, int64_t count, bool aligned, T pad) {
-  constexpr int kSize = Vector<T>::kSize;
-  if (count >= kSize) return load_vector(data, 0, aligned);
-  Vector<T> v;
-  // Scalar: less than a vector is left.
-#pragma unroll
-  for (int k = 0; k < kSize; k++) v.element[k] = k < count ? data[k] : pad;
-  return v;
-}
-
-template <class T>
-__device__ __forceinline__ void store_some(T* data, int64_t count, bool aligned,
-                                           const Vector<T>& v) {
-  constexpr int kSize = Vector<T>::kSize;
-  if (count >= kSize) return store_vector(data, 0, aligned, v);
-#pragma unroll
-  for (int k = 0; k < kSize; k++) {
-    // Scalar: less than a vector is left.
-    if (k < count) data[k] = v.element[k];
-  }
-}
-
 template <class Formula, class T>
 __device__ __forceinline__ Operands<T, Formula::kInputs, 1> operands_at(const SoftmaxParameters& p,
                                                                         int64_t element) {

@@ -9,13 +9,6 @@
 
 namespace gradkern::cuda {
 
-// The smallest power of two from `n` on, up to a warp.
-inline int32_t threads_across(int64_t n) {
-  int32_t threads = 1;
-  while (threads < n && threads < 32) threads *= 2;
-  return threads;
-}
-
 template <class T>
 template <class Formula>
 void SoftmaxLaunchers<T>::run_formula(const SoftmaxCall& call, void* stream) {

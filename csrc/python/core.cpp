@@ -6,13 +6,16 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "backend.h"
+#include "batch_norm_call.h"
 #include "build_config.h"
 #include "formulas/activation_table.h"
+#include "formulas/batch_norm_activations.h"
 #include "python/torch_door.h"
 #include "softmax_call.h"
 #include "torch_ops/registry.h"
@@ -156,6 +159,80 @@ std::vector<std::string> runnable_isas() {
   return names;
 }
 
+// ---- batch normalisation ------------------------------------------------------------------------
+
+// What it fuses, in the order of the operators' numbers.
+py::tuple batch_norm_activations() {
+  py::list names;
+  formulas::BatchNormActivations::each(
+      [&](int, auto formula) { names.append(decltype(formula)::kName); });
+  return py::tuple(names);
+}
+
+const void* data_or_null(const std::optional<py::array>& array, const char* name) {
+  return array ? span_of(*array, name, false).data : nullptr;
+}
+
+// What both directions are given. Arrays of elements are in one memory order; weight and bias have
+// one dtype.
+BatchNormCall batch_norm_call(BatchNormPass pass, const py::array& x,
+                              const std::optional<py::array>& weight,
+                              const std::optional<py::array>& bias,
+                              const std::optional<py::array>& residual, int64_t channels,
+                              int64_t inner, int activation, double parameter) {
+  const TensorSpan from = span_of(x, "x", false);
+  BatchNormCall call{};
+  call.pass = pass;
+  call.dtype = from.dtype;
+  call.channels = channels;
+  call.inner = inner;
+  call.outer = from.numel / (channels * inner);
+  call.activation = activation;
+  call.parameters[0] = parameter;
+  if (weight || bias) call.parameter_dtype = dtype_of(weight ? *weight : *bias, "weight");
+  call.weight = data_or_null(weight, "weight");
+  call.bias = data_or_null(bias, "bias");
+  call.x = from.data;
+  call.residual = data_or_null(residual, "residual");
+  return call;
+}
+
+void batch_norm_forward(const py::array& x, const std::optional<py::array>& weight,
+                        const std::optional<py::array>& bias,
+                        const std::optional<py::array>& residual, int64_t channels, int64_t inner,
+                        double eps, int activation, double parameter, const py::array& y,
+                        py::array_t<double> mean, py::array_t<double> invstd) {
+  BatchNormCall call = batch_norm_call(BatchNormPass::kForward, x, weight, bias, residual, channels,
+                                       inner, activation, parameter);
+  call.eps = eps;
+  call.y = span_of(y, "y", true).data;
+  call.mean = mean.mutable_data();
+  call.invstd = invstd.mutable_data();
+  py::gil_scoped_release release;
+  registry::cpu_backend().batch_norm(numpy_launch(), call);
+}
+
+void batch_norm_backward(const py::array& grad_output, const py::array& x,
+                         const std::optional<py::array>& weight,
+                         const std::optional<py::array>& bias,
+                         const std::optional<py::array>& residual, int64_t channels, int64_t inner,
+                         int activation, double parameter, py::array_t<double> mean,
+                         py::array_t<double> invstd, const py::array& dx,
+                         const std::optional<py::array>& dresidual, py::array_t<double> dweight,
+                         py::array_t<double> dbias) {
+  BatchNormCall call = batch_norm_call(BatchNormPass::kBackward, x, weight, bias, residual,
+                                       channels, inner, activation, parameter);
+  call.mean = mean.mutable_data();
+  call.invstd = invstd.mutable_data();
+  call.grad_output = span_of(grad_output, "grad_output", false).data;
+  call.grad_input = span_of(dx, "dx", true).data;
+  call.grad_residual = dresidual ? span_of(*dresidual, "dresidual", true).data : nullptr;
+  call.sum_dz_xhat = dweight.mutable_data();
+  call.sum_dz = dbias.mutable_data();
+  py::gil_scoped_release release;
+  registry::cpu_backend().batch_norm(numpy_launch(), call);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
@@ -185,6 +262,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg("max_norm"));
   m.def("clip_by_value", &clip_by_value, py::arg("arrays"), py::arg("clip_value"));
   m.attr("activations") = activation_table();
+  m.attr("batch_norm_activations") = batch_norm_activations();
   m.attr("activation_statistics") =
       py::make_tuple("count", "sum", "sum_squares", "abs_max", "zeros", "nonfinite", "saturated",
                      "sum_abs_derivative");
@@ -199,6 +277,15 @@ PYBIND11_MODULE(_core, m) {
       .value("LOG_SOFTMAX", SoftmaxPass::kLogSoftmax);
   m.def("softmax", &softmax, py::arg("softmax_pass"), py::arg("input"), py::arg("output"),
         py::arg("size"), py::arg("inner"));
+  m.def("batch_norm_forward", &batch_norm_forward, py::arg("x"), py::arg("weight"), py::arg("bias"),
+        py::arg("residual"), py::arg("channels"), py::arg("inner"), py::arg("eps"),
+        py::arg("activation"), py::arg("parameter"), py::arg("y"), py::arg("mean"),
+        py::arg("invstd"));
+  m.def("batch_norm_backward", &batch_norm_backward, py::arg("grad_output"), py::arg("x"),
+        py::arg("weight"), py::arg("bias"), py::arg("residual"), py::arg("channels"),
+        py::arg("inner"), py::arg("activation"), py::arg("parameter"), py::arg("mean"),
+        py::arg("invstd"), py::arg("dx"), py::arg("dresidual"), py::arg("dweight"),
+        py::arg("dbias"));
   m.def("read_all", &read_all, py::arg("pointer"), py::arg("nbytes"));
 
   define_torch_door(m);

@@ -5,6 +5,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -33,6 +34,9 @@ T unbox(StableIValue value) {
       tensors.push_back(unbox<TensorHandle>(element));
     }
     return tensors;
+  } else if constexpr (std::is_same_v<T, std::optional<TensorHandle>>) {
+    const auto handle = torch::stable::detail::to<std::optional<AtenTensorHandle>>(value);
+    return handle ? T(TensorHandle(*handle)) : T();
   } else {
     return torch::stable::detail::to<T>(value);
   }

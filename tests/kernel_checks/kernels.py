@@ -49,6 +49,7 @@ class Workload:
 
 ACTIVATIONS = Workload("64 million activations", 64 << 20)
 SOFTMAX_ROWS = Workload("64 million entries", 64 << 20)
+IMAGES = Workload("64 x 256 x 64 x 64 images", 64 << 20)
 GPT2_GRADIENTS = Workload("GPT-2 small's gradients", 124_439_808, 148)
 
 
@@ -141,6 +142,22 @@ def _softmax(what: str, kernel: str, case: str, passes: int) -> tuple[Kernel, Ke
     return forward, backward
 
 
+def _batch_norm(
+    what: str, kernel: str, launches: str, *, reads: int, writes: int, activates: bool = True
+) -> Kernel:
+    """A residual, and its gradient, are one more to read and to write."""
+    return Kernel(
+        name=f"batch normalisation: {what}",
+        symbol=f"batch_norm_{kernel}_kernel<*>",
+        case=f"batch_norm_{kernel}",
+        launches=launches,
+        reads=reads,
+        writes=writes,
+        workload=IMAGES,
+        routines={DType.FLOAT64: _QUOTIENT} if activates else {},
+    )
+
+
 KERNELS = (
     _norms("2", "SumOfSquares", "norms_of_order_2", REALS),
     _norms("1", "SumOfMagnitudes", "norms_of_order_1"),
@@ -197,6 +214,12 @@ KERNELS = (
     *_softmax("held rows", "softmax_held_rows_kernel", "softmax_of_held_rows", 1),
     *_softmax("long rows", "softmax_long_rows_kernel", "softmax_of_long_rows", 2),
     *_softmax("columns", "softmax_columns_kernel", "softmax_of_columns", 2),
+    _batch_norm("moments", "moments", "1, and 1 memset", reads=1, writes=0, activates=False),
+    _batch_norm("normalised", "normalise", "1", reads=1, writes=1),
+    _batch_norm("sums of gradients", "sums", "1, and 1 memset", reads=2, writes=0),
+    _batch_norm("gradient of the input", "input_gradient", "1", reads=2, writes=1),
+    _batch_norm("forward, held channels", "held_forward", "1", reads=1, writes=1),
+    _batch_norm("backward, held channels", "held_backward", "1", reads=2, writes=1),
 )
 
 # Cases of the device functions that kernels are built from; they take no dtype.

@@ -55,10 +55,8 @@ def claimed_blocks(csrc: Path, symbol: str) -> int | None:
                 r"Occupancy: (\d+) blocks? on an SM((?:, \d+ for \w+)*)", match.group(1)
             )
             if claim:
-                special = dict(re.findall(r", (\d+) for (\w+)", claim.group(2)))
-                exact = (
-                    int(n) for n, what in special.items() if re.search(rf"\b{what}\b", arguments)
-                )
+                special = re.findall(r", (\d+) for (\w+)", claim.group(2))
+                exact = (int(n) for n, what in special if re.search(rf"\b{what}\b", arguments))
                 return next(exact, int(claim.group(1)))
     return None
 

@@ -261,12 +261,14 @@ def test_claimed_occupancy(tmp_path: Path) -> None:
     folder = tmp_path / "cuda"
     folder.mkdir()
     (folder / "kernels.cuh").write_text(
-        "// What it does.\n// Occupancy: 5 blocks on an SM, 2 for Powers.\ntemplate <class F>\n"
+        "// What it does.\n// Occupancy: 5 blocks on an SM, 2 for Powers, 2 for Roots.\n"
+        "template <class F>\n"
         "__global__ void __launch_bounds__(kThreads)\n    reduce(const P p) {\n}\n\n"
         "// Says nothing.\n__global__ void silent(int n) {}\n"
     )
     assert claimed_blocks(tmp_path, "reduce<Sum>") == 5
     assert claimed_blocks(tmp_path, "reduce<Powers>") == 2
+    assert claimed_blocks(tmp_path, "reduce<Roots>") == 2
     assert claimed_blocks(tmp_path, "silent") is None
     assert claimed_blocks(tmp_path, "absent") is None
 

@@ -1,0 +1,377 @@
+// Batch normalisation's inner loops. CMake compiles this file once for each instruction set, with
+// its flags and with GRADKERN_ISA naming its namespace, and each storage type, GRADKERN_STORAGE.
+
+#include "cpu/batch_norm_kernels.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "cpu/map_vectors.h"
+#include "cpu/pack.h"
+#include "cpu/storage.h"
+
+namespace gradkern::cpu::GRADKERN_ISA {
+namespace {
+
+using formulas::InputGradient;
+using formulas::Moments;
+using formulas::Normalisation;
+using formulas::Parameters;
+using Layout = BatchNormKernels::Layout;
+
+template <class T>
+using ScalarOf = typename VectorOf<T>::value_type;
+
+// ---- reductions: sixteen lanes, whatever the registers hold
+// ---------------------------------------
+
+// Adds a register's elements, of which they are part k of sixteen, to float64 lanes.
+inline void add_part(Pack<double>& sum, int k, const Vector<double>& x) {
+  sum.part[k] = sum.part[k] + x.value;
+}
+inline void add_part(Pack<double>& sum, int k, const Vector<float>& x) {
+  sum.part[2 * k] = sum.part[2 * k] + widen_low(x.value);
+  sum.part[2 * k + 1] = sum.part[2 * k + 1] + widen_high(x.value);
+}
+// The same of products.
+inline void add_product(Pack<double>& sum, int k, const Vector<double>& a,
+                        const Vector<double>& b) {
+  sum.part[k] = sum.part[k] + a.value * b.value;
+}
+inline void add_product(Pack<double>& sum, int k, const Vector<float>& a, const Vector<float>& b) {
+  sum.part[2 * k] = sum.part[2 * k] + widen_low(a.value) * widen_low(b.value);
+  sum.part[2 * k + 1] = sum.part[2 * k + 1] + widen_high(a.value) * widen_high(b.value);
+}
+// And of x - shift and its square, the difference in float64.
+inline void add_deviation(Pack<double>& sum, Pack<double>& squares, int part, DoubleBatch x,
+                          DoubleBatch shift) {
+  const DoubleBatch deviation = x - shift;
+  sum.part[part] = sum.part[part] + deviation;
+  squares.part[part] = squares.part[part] + deviation * deviation;
+}
+inline void add_deviations(Pack<double>& sum, Pack<double>& squares, int k, const Vector<double>& x,
+                           const Pack<double>& shift) {
+  add_deviation(sum, squares, k, x.value, shift.part[k]);
+}
+inline void add_deviations(Pack<double>& sum, Pack<double>& squares, int k, const Vector<float>& x,
+                           const Pack<double>& shift) {
+  add_deviation(sum, squares, 2 * k, widen_low(x.value), shift.part[2 * k]);
+  add_deviation(sum, squares, 2 * k + 1, widen_high(x.value), shift.part[2 * k + 1]);
+}
+
+inline double total(const Pack<double>& sum) {
+  alignas(64) double lanes[kLanes];
+  sum.store(lanes);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+template <class T>
+inline double as_double(const T* element) {
+  T padded[VectorOf<T>::kSize] = {};
+  padded[0] = *element;
+  ScalarOf<T> values[VectorOf<T>::kSize];
+  load_vector<T>(padded).value.store_unaligned(values);
+  return values[0];
+}
+
+// Calls visit(pointers, i) for sixteen elements from i on of each input; the last ones padded by
+// `padding`.
+template <class T, int kIn, class Visit>
+inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, T padding, Visit visit) {
+  T padded[kIn][kLanes];
+  for (int64_t i = 0; i < n; i += kLanes) {
+    std::array<const T*, kIn> from;
+    const bool whole = i + kLanes <= n;
+    for (int k = 0; k < kIn; k++) {
+      from[k] = in[k] + i;
+      if (whole) continue;
+      std::fill_n(padded[k], kLanes, padding);
+      std::memcpy(padded[k], from[k], (n - i) * sizeof(T));
+      from[k] = padded[k];
+    }
+    visit(from, i);
+  }
+}
+
+// Rows of columns that are added between two visits of their sums in memory.
+constexpr int64_t kRowsAtOnce = 4;
+
+template <class T>
+[[gnu::flatten]] void plane_moments(const Runs& runs, const void* data, Moments* moments) {
+  constexpr int kSize = VectorOf<T>::kSize;
+  const T* x = static_cast<const T*>(data);
+  // An element that stands for all: exact, and near the mean if the deviations are small.
+  const T first = x[0];
+  const double shift = as_double(x);
+  const Pack<double> shifts(shift);
+  Pack<double> sum(0), squares(0);
+  for (int64_t r = 0; r < runs.count; r++) {
+    each_sixteen<T, 1>({x + r * runs.stride}, runs.size, first, [&](const auto& from, int64_t) {
+      for (int k = 0; k < kLanes / kSize; k++) {
+        add_deviations(sum, squares, k, load_vector<T>(from[0] + k * kSize), shifts);
+      }
+    });
+  }
+  const double count = static_cast<double>(runs.count * runs.size);
+  *moments = Moments::of_shifted(count, shift, total(sum), total(squares));
+}
+
+template <class T>
+[[gnu::flatten]] void column_moments(const Runs& runs, const void* data, Moments* moments) {
+  constexpr int kSize = VectorOf<T>::kSize;
+  const T* x = static_cast<const T*>(data);
+  alignas(64) double shift[kBatchNormColumns], sum[kBatchNormColumns] = {},
+                                               squares[kBatchNormColumns] = {};
+  for (int64_t j = 0; j < runs.size; j++) shift[j] = as_double(x + j);
+  std::fill(shift + runs.size, shift + kBatchNormColumns, 0.0);
+  T padded[kLanes] = {};
+  for (int64_t r = 0; r < runs.count; r += kRowsAtOnce) {
+    const int64_t rows = std::min(kRowsAtOnce, runs.count - r);
+    // Columns behind the last one are added up too, and mean nothing.
+    for (int64_t j = 0; j < runs.size; j += kLanes) {
+      const Pack<double> shifts = Pack<double>::load(shift + j);
+      Pack<double> sums = Pack<double>::load(sum + j), of_squares = Pack<double>::load(squares + j);
+      for (int64_t row = r; row < r + rows; row++) {
+        const T* at = x + row * runs.stride + j;
+        if (j + kLanes > runs.size) {
+          std::memcpy(padded, at, (runs.size - j) * sizeof(T));
+          at = padded;
+        }
+        for (int k = 0; k < kLanes / kSize; k++) {
+          add_deviations(sums, of_squares, k, load_vector<T>(at + k * kSize), shifts);
+        }
+      }
+      sums.store(sum + j);
+      of_squares.store(squares + j);
+    }
+  }
+  const double count = static_cast<double>(runs.count);
+  for (int64_t j = 0; j < runs.size; j++) {
+    moments[j] = Moments::of_shifted(count, shift[j], sum[j], squares[j]);
+  }
+}
+
+// ---- a channel's constants
+// ------------------------------------------------------------------------
+
+template <class T, Layout kLayout>
+class ConstantsOf {
+ public:
+  using V = VectorOf<T>;
+
+  explicit ConstantsOf(const BatchNormConstants& constants)
+      : data_(static_cast<const ScalarOf<T>*>(constants.data)), stride_(constants.field_stride) {}
+
+  // Of the vector that begins at element j of a run.
+  Normalisation<V> normalisation(int64_t j) const {
+    Normalisation<V> n;
+    n.mean_high = at(kMeanHigh, j);
+    n.mean_low = at(kMeanLow, j);
+    n.invstd = at(kInvstd, j);
+    n.weight = at(kWeight, j);
+    n.bias = at(kBias, j);
+    return n;
+  }
+  InputGradient<V> gradient(int64_t j) const {
+    InputGradient<V> g;
+    g.scale = at(kScale, j);
+    g.mean_dz = at(kMeanDz, j);
+    g.mean_dz_xhat = at(kMeanDzXhat, j);
+    return g;
+  }
+
+ private:
+  V at(int field, int64_t j) const {
+    const ScalarOf<T>* of_field = data_ + field * stride_;
+    if constexpr (kLayout == Layout::kPlanes) {
+      return V(*of_field);
+    } else {
+      return V(V::Batch::load_unaligned(of_field + j));
+    }
+  }
+
+  const ScalarOf<T>* data_;
+  int64_t stride_;
+};
+
+template <class V>
+Parameters<V> parameters_of(const double* values) {
+  return {{formulas::constant<V>(values[0]), formulas::constant<V>(values[1])}};
+}
+
+// xhat and z of a vector. Where nothing is added, r is anything.
+template <class V>
+struct Normalised {
+  V xhat, z;
+
+  Normalised(const Normalisation<V>& constants, V x, bool adds, V r)
+      : xhat(constants.xhat(x)), z(constants.z(xhat)) {
+    if (adds) z = z + r;
+  }
+};
+
+// ---- the passes
+// -----------------------------------------------------------------------------------
+
+template <class T>
+const T* typed(const void* data) {
+  return static_cast<const T*>(data);
+}
+
+// A plane's constants are read once.
+template <class T, Layout kLayout>
+inline auto constants_for(const ConstantsOf<T, kLayout>& constants, int64_t j,
+                          const Normalisation<VectorOf<T>>& of_plane) {
+  if constexpr (kLayout == Layout::kPlanes) {
+    return of_plane;
+  } else {
+    return constants.normalisation(j);
+  }
+}
+
+template <class Formula, class T, Layout kLayout>
+[[gnu::flatten]] void normalise(const Runs& runs, const BatchNormConstants& all,
+                                const double* parameters, const BatchNormElements& elements) {
+  using V = VectorOf<T>;
+  const auto p = parameters_of<V>(parameters);
+  const ConstantsOf<T, kLayout> constants(all);
+  const Normalisation<V> of_plane = constants.normalisation(0);
+  const T* x = typed<T>(elements.x);
+  const bool adds = elements.residual != nullptr;
+  const T* residual = adds ? typed<T>(elements.residual) : x;
+  T* y = static_cast<T*>(elements.y);
+  for (int64_t r = 0; r < runs.count; r++) {
+    const int64_t at = r * runs.stride;
+    map_indexed_vectors<T, 2, 1>(
+        {x + at, residual + at}, {y + at}, runs.size, [&](int64_t j, const auto& in, auto& out) {
+          const Normalised<V> value(constants_for(constants, j, of_plane), in[0], adds, in[1]);
+          out[0] = Formula::at(value.z, p).value;
+        });
+  }
+}
+
+template <class Formula, class T, Layout kLayout, int kOut>
+inline void write_gradients(const Runs& runs, const BatchNormConstants& all,
+                            const double* parameters, const BatchNormElements& elements,
+                            const std::array<T*, kOut>& to) {
+  using V = VectorOf<T>;
+  const auto p = parameters_of<V>(parameters);
+  const ConstantsOf<T, kLayout> constants(all);
+  const Normalisation<V> of_plane = constants.normalisation(0);
+  const InputGradient<V> gradient_of_plane = constants.gradient(0);
+  const T *x = typed<T>(elements.x), *g = typed<T>(elements.grad_output);
+  const bool adds = elements.residual != nullptr;
+  const T* residual = adds ? typed<T>(elements.residual) : x;
+  for (int64_t r = 0; r < runs.count; r++) {
+    const int64_t at = r * runs.stride;
+    std::array<T*, kOut> into;
+    for (int k = 0; k < kOut; k++) into[k] = to[k] + at;
+    map_indexed_vectors<T, 3, kOut>(
+        {x + at, residual + at, g + at}, into, runs.size,
+        [&](int64_t j, const auto& in, auto& out) {
+          const Normalised<V> value(constants_for(constants, j, of_plane), in[0], adds, in[1]);
+          const V dz = in[2] * Formula::at(value.z, p).derivative;
+          if constexpr (kLayout == Layout::kPlanes) {
+            out[0] = gradient_of_plane.dx(dz, value.xhat);
+          } else {
+            out[0] = constants.gradient(j).dx(dz, value.xhat);
+          }
+          if constexpr (kOut == 2) out[1] = dz;
+        });
+  }
+}
+
+template <class Formula, class T, Layout kLayout>
+[[gnu::flatten]] void input_gradient(const Runs& runs, const BatchNormConstants& constants,
+                                     const double* parameters, const BatchNormElements& elements) {
+  T* dx = static_cast<T*>(elements.grad_input);
+  T* dr = static_cast<T*>(elements.grad_residual);
+  if (dr == nullptr) {
+    write_gradients<Formula, T, kLayout, 1>(runs, constants, parameters, elements, {dx});
+  } else {
+    write_gradients<Formula, T, kLayout, 2>(runs, constants, parameters, elements, {dx, dr});
+  }
+}
+
+template <class Formula, class T, Layout kLayout>
+[[gnu::flatten]] void sums(const Runs& runs, const BatchNormConstants& all,
+                           const double* parameters, const BatchNormElements& elements,
+                           double* sum_dz, double* sum_dz_xhat) {
+  using V = VectorOf<T>;
+  constexpr int kSize = V::kSize;
+  const auto p = parameters_of<V>(parameters);
+  const ConstantsOf<T, kLayout> constants(all);
+  const Normalisation<V> of_plane = constants.normalisation(0);
+  const T *x = typed<T>(elements.x), *g = typed<T>(elements.grad_output);
+  const bool adds = elements.residual != nullptr;
+  const T* residual = adds ? typed<T>(elements.residual) : x;
+  // Adds sixteen elements to their lanes. Padding has a gradient of 0.
+  const auto add = [&](const std::array<const T*, 3>& from, int64_t j, Pack<double>& dz_lanes,
+                       Pack<double>& dz_xhat_lanes) {
+    for (int k = 0; k < kLanes / kSize; k++) {
+      const int64_t part = k * kSize;
+      const Normalised<V> value(constants_for(constants, j + part, of_plane),
+                                load_vector<T>(from[0] + part), adds,
+                                load_vector<T>(from[1] + part));
+      const V dz = load_vector<T>(from[2] + part) * Formula::at(value.z, p).derivative;
+      add_part(dz_lanes, k, dz);
+      add_product(dz_xhat_lanes, k, dz, value.xhat);
+    }
+  };
+  if constexpr (kLayout == Layout::kPlanes) {
+    Pack<double> dz_lanes(0), dz_xhat_lanes(0);
+    for (int64_t r = 0; r < runs.count; r++) {
+      const int64_t at = r * runs.stride;
+      each_sixteen<T, 3>(
+          {x + at, residual + at, g + at}, runs.size, T{},
+          [&](const auto& from, int64_t j) { add(from, j, dz_lanes, dz_xhat_lanes); });
+    }
+    *sum_dz = total(dz_lanes);
+    *sum_dz_xhat = total(dz_xhat_lanes);
+  } else {
+    alignas(64) double of_dz[kBatchNormColumns] = {}, of_dz_xhat[kBatchNormColumns] = {};
+    for (int64_t r = 0; r < runs.count; r++) {
+      const int64_t at = r * runs.stride;
+      each_sixteen<T, 3>({x + at, residual + at, g + at}, runs.size, T{},
+                         [&](const auto& from, int64_t j) {
+                           Pack<double> dz_lanes = Pack<double>::load(of_dz + j);
+                           Pack<double> dz_xhat_lanes = Pack<double>::load(of_dz_xhat + j);
+                           add(from, j, dz_lanes, dz_xhat_lanes);
+                           dz_lanes.store(of_dz + j);
+                           dz_xhat_lanes.store(of_dz_xhat + j);
+                         });
+    }
+    std::copy_n(of_dz, runs.size, sum_dz);
+    std::copy_n(of_dz_xhat, runs.size, sum_dz_xhat);
+  }
+}
+
+template <class T, Layout kLayout>
+void fill(BatchNormKernels& table) {
+  formulas::BatchNormActivations::each([&](int index, auto formula) {
+    using Formula = decltype(formula);
+    table.sums[index][kLayout] = sums<Formula, T, kLayout>;
+    table.normalise[index][kLayout] = normalise<Formula, T, kLayout>;
+    table.input_gradient[index][kLayout] = input_gradient<Formula, T, kLayout>;
+  });
+}
+
+}  // namespace
+
+template <class T>
+BatchNormKernels batch_norm_kernels() {
+  BatchNormKernels table{};
+  table.moments[Layout::kPlanes] = plane_moments<T>;
+  table.moments[Layout::kColumns] = column_moments<T>;
+  fill<T, Layout::kPlanes>(table);
+  fill<T, Layout::kColumns>(table);
+  return table;
+}
+
+template BatchNormKernels batch_norm_kernels<GRADKERN_STORAGE>();
+
+}  // namespace gradkern::cpu::GRADKERN_ISA

@@ -1,0 +1,9 @@
+// Batch normalisation of float16: a file of its own, so that the storage types compile in parallel.
+
+#include "cuda/batch_norm_launch.cuh"
+
+namespace gradkern::cuda {
+
+template struct BatchNormLaunchers<__half>;
+
+}  // namespace gradkern::cuda

@@ -1,0 +1,354 @@
+"""How the operators of batch normalisation meet autograd.
+
+Backward computes the normalised values again from the input, so that nothing between the input and
+the activation's value is kept. Second derivatives are those of the same computation in torch's
+operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from gradkern import batch_norm as ops
+from gradkern.batch_norm import FusedActivation
+
+
+@dataclass(frozen=True)
+class BatchNormPlan:
+    """What is computed, beside the tensors.
+
+    Attributes:
+        eps: is added to the variance.
+        activation: comes after the normalisation and the addition of the residual.
+    """
+
+    eps: float
+    activation: FusedActivation
+
+    @property
+    def arguments(self) -> tuple[int, float]:
+        """The activation, as operators take it."""
+        return self.activation.index, self.activation.parameter
+
+
+def channels_of(input: Tensor, values: Tensor) -> Tensor:
+    """Values of the channels in a shape that broadcasts with the input."""
+    return values.view(1, -1, *[1] * (input.dim() - 2))
+
+
+def composed(
+    input: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistics: tuple[Tensor, Tensor] | None,
+    plan: BatchNormPlan,
+) -> Tensor:
+    """The same in torch's operations, for derivatives of derivatives.
+
+    Args:
+        input, residual, weight, bias: the tensors.
+        statistics: mean and 1 / standard deviation, float64 constants; None: those of the input.
+        plan: the rest.
+    """
+    dtype = input.dtype
+    if weight is not None:
+        dtype = torch.promote_types(dtype, weight.dtype)
+    x = input.to(dtype)
+    if statistics is None:
+        over = [d for d in range(x.dim()) if d != 1]
+        centred = x - x.mean(over, keepdim=True)
+        xhat = centred * (centred.square().mean(over, keepdim=True) + plan.eps).rsqrt()
+    else:
+        mean, invstd = (channels_of(x, s.to(dtype)) for s in statistics)
+        xhat = (x - mean) * invstd
+    z = xhat if weight is None else xhat * channels_of(x, weight.to(dtype))
+    if bias is not None:
+        z = z + channels_of(x, bias.to(dtype))
+    if residual is not None:
+        z = z + residual
+    return plan.activation(z).to(input.dtype)
+
+
+def _composed_gradients(
+    grad: Tensor,
+    tensors: Sequence[Tensor | None],
+    needed: Sequence[bool],
+    statistics: tuple[Tensor, Tensor] | None,
+    plan: BatchNormPlan,
+) -> list[Tensor | None]:
+    """The gradients of (input, residual, weight, bias), as differentiable as torch's operations."""
+    input, residual, weight, bias = tensors
+    assert input is not None
+    with torch.enable_grad():
+        output = composed(input, residual, weight, bias, statistics, plan)
+        wanted = [t for t, need in zip(tensors, needed, strict=True) if need and t is not None]
+        found = iter(torch.autograd.grad(output, wanted, grad, create_graph=True))
+    return [
+        next(found) if need and t is not None else None
+        for t, need in zip(tensors, needed, strict=True)
+    ]
+
+
+def _like(gradient: Tensor, parameter: Tensor | None, needed: bool) -> Tensor | None:
+    return gradient.to(parameter.dtype) if parameter is not None and needed else None
+
+
+def _keep(ctx: Any, tensors: tuple[Tensor | None, ...], mean: Tensor, invstd: Tensor) -> None:
+    input, residual, weight, bias = tensors
+    # The gradient of a residual before which nothing bends is the output's own.
+    ctx.passes_residual = residual is not None and ctx.plan.activation.name == "identity"
+    ctx.save_for_backward(
+        input, None if ctx.passes_residual else residual, weight, bias, mean, invstd
+    )
+
+
+def _gradients_of_training(ctx: Any, grad: Tensor) -> list[Tensor | None]:
+    """Of (input, residual, weight, bias)."""
+    input, residual, weight, bias, mean, invstd = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:4]
+    plan: BatchNormPlan = ctx.plan
+    passed = grad if ctx.passes_residual and needed[1] else None
+    if torch.is_grad_enabled():  # create_graph=True
+        result = _composed_gradients(grad, (input, residual, weight, bias), needed, None, plan)
+        return [result[0], passed if passed is not None else result[1], *result[2:]]
+    of_input, of_residual, sum_dz, sum_dz_xhat = ops.backward(
+        grad,
+        input,
+        residual,
+        weight,
+        bias,
+        mean,
+        invstd,
+        *plan.arguments,
+        needed[1] and passed is None,
+    )
+    if passed is None and needed[1]:
+        passed = of_residual
+    return [
+        of_input if needed[0] else None,
+        passed,
+        _like(sum_dz_xhat, weight, needed[2]),
+        _like(sum_dz, bias, needed[3]),
+    ]
+
+
+def _gradients_of_evaluation(ctx: Any, grad: Tensor) -> list[Tensor | None]:
+    """Of (input, residual, weight, bias); mean and invstd are constants."""
+    input, residual, weight, bias, mean, invstd = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:4]
+    plan: BatchNormPlan = ctx.plan
+    passed = grad if ctx.passes_residual and needed[1] else None
+    if torch.is_grad_enabled():
+        result = _composed_gradients(
+            grad, (input, residual, weight, bias), needed, (mean, invstd), plan
+        )
+        return [result[0], passed if passed is not None else result[1], *result[2:]]
+    saved = input, residual, weight, bias, mean, invstd
+    of_input = of_weight = of_bias = None
+    if (needed[2] and weight is not None) or (needed[3] and bias is not None):
+        sum_dz, sum_dz_xhat = ops.sums(grad, *saved, *plan.arguments)
+        of_weight, of_bias = _like(sum_dz_xhat, weight, needed[2]), _like(sum_dz, bias, needed[3])
+    if needed[0] or (needed[1] and passed is None):
+        # count = 0: the statistics don't depend on the input, and the sums are not looked at.
+        of_input, of_residual = ops.input_gradient(
+            grad, *saved, mean, mean, 0.0, *plan.arguments, needed[1] and passed is None
+        )
+        if needed[1] and passed is None:
+            passed = of_residual
+    return [of_input if needed[0] else None, passed, of_weight, of_bias]
+
+
+class _Training(Function):
+    """(input, residual, weight, bias) -> value, mean, invstd; moves the running statistics."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        residual: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momentum: float,
+        plan: BatchNormPlan,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        output, mean, invstd = ops.training(
+            input,
+            residual,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            momentum,
+            plan.eps,
+            *plan.arguments,
+        )
+        ctx.plan = plan
+        _keep(ctx, (input, residual, weight, bias), mean, invstd)
+        ctx.mark_non_differentiable(mean, invstd)
+        return output, mean, invstd
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        return *_gradients_of_training(ctx, grad), None, None, None, None
+
+
+class _TraceableTraining(Function):
+    """The same without running statistics: Dynamo traces no Function that changes a buffer."""
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        residual: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        plan: BatchNormPlan,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        result: tuple[Tensor, Tensor, Tensor] = ops.training(
+            input, residual, weight, bias, None, None, 0.0, plan.eps, *plan.arguments
+        )
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        *tensors, ctx.plan = inputs
+        _, mean, invstd = output
+        _keep(ctx, tuple(tensors), mean, invstd)
+        ctx.mark_non_differentiable(mean, invstd)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        return *_gradients_of_training(ctx, grad), None
+
+
+class _Evaluation(Function):
+    """(input, residual, weight, bias, mean, invstd) -> value."""
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        residual: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        invstd: Tensor,
+        plan: BatchNormPlan,
+    ) -> Tensor:
+        output: Tensor = ops.normalise(input, residual, weight, bias, mean, invstd, *plan.arguments)
+        return output
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, mean, invstd, ctx.plan = inputs
+        _keep(ctx, tuple(tensors), mean, invstd)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *_gradients_of_evaluation(ctx, grad), None, None, None
+
+
+def _wants_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def move_running_statistics(
+    input: Tensor,
+    mean: Tensor,
+    invstd: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    eps: float,
+    count: float | None = None,
+) -> None:
+    """Moves the running statistics towards a batch's.
+
+    The variance follows from invstd: to within 1e-16 * (1 + eps / variance).
+
+    Args:
+        input: the batch; ``mean``, ``invstd``: its statistics, float64.
+        running_mean, running_var: what is moved, or None.
+        momentum: how far.
+        eps: what invstd has in it.
+        count: values per channel; None: those of ``input``.
+    """
+    if count is None:
+        count = input.numel() / input.shape[1]
+    with torch.no_grad():
+        if running_mean is not None:
+            running_mean.mul_(1 - momentum).add_(mean * momentum)
+        if running_var is not None:
+            variance = (invstd.pow(-2) - eps).clamp(min=0)
+            unbiased = variance * (count / (count - 1))
+            running_var.mul_(1 - momentum).add_(unbiased * momentum)
+
+
+def train(
+    input: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    plan: BatchNormPlan,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises by the batch's own statistics, and moves the running ones.
+
+    Returns:
+        The value, differentiable; mean and 1 / standard deviation, float64, not differentiable.
+    """
+    result: tuple[Tensor, Tensor, Tensor]
+    if torch.compiler.is_compiling():
+        result = _TraceableTraining.apply(input, residual, weight, bias, plan)
+        move_running_statistics(
+            input, result[1], result[2], running_mean, running_var, momentum, plan.eps
+        )
+        return result
+    if _wants_gradient(input, residual, weight, bias):
+        result = _Training.apply(
+            input, residual, weight, bias, running_mean, running_var, momentum, plan
+        )
+    else:
+        result = ops.training(
+            input,
+            residual,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            momentum,
+            plan.eps,
+            *plan.arguments,
+        )
+    moved = [r for r in (running_mean, running_var) if r is not None]
+    if moved:
+        torch.autograd.graph.increment_version(moved)
+    return result
+
+
+def evaluate(
+    input: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    plan: BatchNormPlan,
+) -> Tensor:
+    """Normalises by statistics that are constants."""
+    tensors = input, residual, weight, bias
+    output: Tensor
+    if torch.compiler.is_compiling() or _wants_gradient(*tensors):
+        output = _Evaluation.apply(*tensors, mean, invstd, plan)
+    else:
+        output = ops.normalise(*tensors, mean, invstd, *plan.arguments)
+    return output

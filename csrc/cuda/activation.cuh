@@ -2,6 +2,8 @@
 // written once, sixteen bytes at a time.
 #pragma once
 
+#include <type_traits>
+
 #include "backend.h"
 #include "cuda/elements.cuh"
 #include "cuda/platform.h"
@@ -52,9 +54,13 @@ __device__ __forceinline__ void activate(const V* x, V* y, const double* paramet
   }
 }
 
-// Occupancy: 4 blocks on an SM.
+// Blocks on an SM that registers are allotted for: second derivatives in float64 need more.
+template <class T>
+inline constexpr int kActivationBlocks = std::is_same_v<T, double> ? 3 : 4;
+
+// Occupancy: 4 blocks on an SM, 3 for double.
 template <class Formula, ActivationPass kPass, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kActivationBlocks<T>)
     activation_kernel(const __grid_constant__ KernelParameter<ActivationParameters> p) {
   constexpr int kIn = inputs_of(kPass), kOut = outputs_of(kPass);
   const int64_t begin = blockIdx.x * p.chunk;

@@ -70,9 +70,9 @@ class ActiveCounter {
 struct SawOnlyFinite;
 struct LastOfChunks;
 
-// Occupancy: 4 blocks on an SM.
+// Occupancy: 3 blocks on an SM.
 template <class Formula, class T>
-__global__ void __launch_bounds__(kThreads) activation_statistics_kernel(
+__global__ void __launch_bounds__(kThreads, 3) activation_statistics_kernel(
     const __grid_constant__ KernelParameter<ActivationStatisticsParameters> p) {
   using Statistics = formulas::ActivationStatistics;
   using Partial = formulas::Partial<Statistics::kFields>;
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) activation_statistics_kernel(
   Partial partial = block_merge<Statistics>(formulas::partial_of<Statistics>(lanes), 0);
   if (!broadcast<SawOnlyFinite>(Statistics::saw_only_finite(partial))) {
     Statistics::Lanes<Narrow, double> exact;
-    each_element(in, size, [&](T x) {
+    each_element<1>(in, size, [&](T x) {
       T stored;
       exact.add_finite(measure(x, stored));
     });

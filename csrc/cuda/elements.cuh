@@ -142,31 +142,37 @@ __device__ __forceinline__ void store_some(T* data, int64_t count, bool aligned,
 
 // Calls add(element) for the elements of this thread, in ascending order. Which they are depends on
 // the index alone: vector i belongs to thread i % kThreads, and so does an incomplete last one. The
-// sum of a thread is therefore the same for aligned and unaligned tensors.
-template <class T, class Add>
+// sum of a thread is therefore the same for aligned and unaligned tensors. A thread loads kAtOnce
+// vectors before it adds: kInFlight, or 1 where add is heavy (map_operands says more).
+template <int kAtOnce = kInFlight, class T, class Add>
 __device__ __forceinline__ void each_element(const T* data, int64_t n, Add add) {
   assume_global(data);
   constexpr int kSize = Vector<T>::kSize;
   const int64_t vectors = n / kSize;
   const bool aligned = is_aligned(data);
   int64_t i = threadIdx.x;
-  for (; i + (kInFlight - 1) * kThreads < vectors; i += kInFlight * kThreads) {
-    Vector<T> v[kInFlight];
+#pragma unroll 1
+  for (; i + (kAtOnce - 1) * kThreads < vectors; i += kAtOnce * kThreads) {
+    Vector<T> v[kAtOnce];
 #pragma unroll
-    for (int j = 0; j < kInFlight; j++) v[j] = load_vector(data, i + j * kThreads, aligned);
+    for (int j = 0; j < kAtOnce; j++) v[j] = load_vector(data, i + j * kThreads, aligned);
 #pragma unroll
-    for (int j = 0; j < kInFlight; j++) {
+    for (int j = 0; j < kAtOnce; j++) {
 #pragma unroll
       for (int k = 0; k < kSize; k++) add(v[j].element[k]);
     }
   }
-  for (; i < vectors; i += kThreads) {
-    const Vector<T> v = load_vector(data, i, aligned);
+  if constexpr (kAtOnce > 1) {
+#pragma unroll 1
+    for (; i < vectors; i += kThreads) {
+      const Vector<T> v = load_vector(data, i, aligned);
 #pragma unroll
-    for (int k = 0; k < kSize; k++) add(v.element[k]);
+      for (int k = 0; k < kSize; k++) add(v.element[k]);
+    }
   }
   if (i == vectors) {
     // Scalar: less than a vector is left.
+#pragma unroll 1
     for (int64_t k = vectors * kSize; k < n; k++) add(data[k]);
   }
 }
@@ -191,14 +197,11 @@ struct Operands {
 // Calls map(i, x, y) for every element i, with the inputs' elements in x[kIn] and the outputs' in
 // y[kOut]. A thread loads kAtOnce vectors of each input before it computes: kInFlight for
 // arithmetic that is light and needs few registers, 1 for what is heavy, where many warps cover the
-// latency (and each further vector is one more copy of the arithmetic to compile).
+// latency (and each further vector is one more copy of the arithmetic to compile). The operands
+// must be the kernel's own parameters, or promised to be global by the caller.
 template <int kAtOnce, class T, int kIn, int kOut, class Map>
 __device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& operands, int64_t n,
                                              Map map) {
-#pragma unroll
-  for (int o = 0; o < kIn; o++) assume_global(operands.in[o]);
-#pragma unroll
-  for (int o = 0; o < kOut; o++) assume_global(operands.out[o]);
   constexpr int kSize = Vector<T>::kSize;
   const int64_t vectors = n / kSize;
   const bool aligned = operands.are_aligned();
@@ -217,6 +220,7 @@ __device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& opera
     for (int o = 0; o < kOut; o++) store_vector(operands.out[o], index, aligned, w[o]);
   };
   int64_t i = threadIdx.x;
+#pragma unroll 1
   for (; i + (kAtOnce - 1) * kThreads < vectors; i += kAtOnce * kThreads) {
     // All loads before the first store: the compiler may not move them past it.
     Vector<T> v[kAtOnce][kIn];
@@ -231,6 +235,7 @@ __device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& opera
     for (int j = 0; j < kAtOnce; j++) run(v[j], i + j * kThreads);
   }
   if constexpr (kAtOnce > 1) {
+#pragma unroll 1
     for (; i < vectors; i += kThreads) {
       Vector<T> v[kIn];
 #pragma unroll
@@ -239,6 +244,7 @@ __device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& opera
     }
   }
   if (i == vectors) {
+#pragma unroll 1
     for (int64_t k = vectors * kSize; k < n; k++) {
       T x[kIn], y[kOut];
       // Scalar: less than a vector is left.
@@ -255,6 +261,7 @@ __device__ __forceinline__ void map_operands(const Operands<T, kIn, kOut>& opera
 // Replaces every element x by map(x), in place.
 template <class T, class Map>
 __device__ __forceinline__ void map_elements(T* data, int64_t n, Map map) {
+  assume_global(data);
   map_operands<kInFlight>(Operands<T, 1, 1>{{data}, {data}}, n,
                           [&](int64_t, const T(&x)[1], T(&y)[1]) { y[0] = map(x[0]); });
 }

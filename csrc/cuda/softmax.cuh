@@ -163,7 +163,7 @@ __device__ __forceinline__ void share_sum(RunningSums<Formula, T>& sums) {
 // Rows that the group's registers hold.
 // Occupancy: 2 blocks on an SM.
 template <class Formula, class T, int kGroup>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     softmax_held_rows_kernel(const __grid_constant__ KernelParameter<SoftmaxParameters> p) {
   using Narrow = NarrowOf<T>;
   constexpr int kIn = Formula::kInputs, kSize = Vector<T>::kSize, kHeld = kHeldVectors<Formula>;
@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(kThreads)
 // Longer rows, read twice.
 // Occupancy: 2 blocks on an SM.
 template <class Formula, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     softmax_long_rows_kernel(const __grid_constant__ KernelParameter<SoftmaxParameters> p) {
   using Narrow = NarrowOf<T>;
   constexpr int kIn = Formula::kInputs, kSize = Vector<T>::kSize;
@@ -223,6 +223,7 @@ __global__ void __launch_bounds__(kThreads)
     const bool aligned = operands.are_aligned();
     Vectors<Formula, T> v;
     auto sums = RunningSums<Formula, T>::none();
+#pragma unroll 1
     for (int64_t i = begin; i < p.size; i += kThreads * kSize) {
       v.load(operands, i, p.size - i, aligned);
 #pragma unroll
@@ -235,6 +236,7 @@ __global__ void __launch_bounds__(kThreads)
     if constexpr (Formula::kExponentiates) share_largest<Formula, T, kThreads>(sums);
     share_sum<Formula, T, kThreads>(sums);
     const formulas::SoftmaxRow<Narrow> of_row = Formula::template row<Narrow>(sums.partial());
+#pragma unroll 1
     for (int64_t i = begin; i < p.size; i += kThreads * kSize) {
       v.load(operands, i, p.size - i, aligned);
       v.write_result(operands, i, p.size - i, aligned, &of_row, 0);
@@ -248,7 +250,7 @@ struct ColumnSums;
 // them. Read twice.
 // Occupancy: 2 blocks on an SM.
 template <class Formula, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     softmax_columns_kernel(const __grid_constant__ KernelParameter<SoftmaxParameters> p) {
   using Narrow = NarrowOf<T>;
   using Sums = RunningSums<Formula, T>;
@@ -266,6 +268,7 @@ __global__ void __launch_bounds__(kThreads)
     Sums sums[kSize];
 #pragma unroll
     for (Sums& of_column : sums) of_column = Sums::none();
+#pragma unroll 1
     for (int64_t i = down; i < p.size; i += height) {
       v.load(operands, i * p.inner, count, aligned);
 #pragma unroll
@@ -291,6 +294,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int e = 0; e < kSize; e++) {
       rows[e] = Formula::template row<Narrow>(shared[column * kSize + e].partial());
     }
+#pragma unroll 1
     for (int64_t i = down; i < p.size; i += height) {
       v.load(operands, i * p.inner, count, aligned);
       v.write_result(operands, i * p.inner, count, aligned, rows, 1);

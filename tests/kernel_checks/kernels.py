@@ -119,7 +119,9 @@ def _activation(name: str, number: int, case: str, reads: int = 1, writes: int =
     )
 
 
-def _softmax(what: str, kernel: str, case: str, passes: int) -> tuple[Kernel, Kernel]:
+def _softmax(
+    what: str, kernel: str, case: str, passes: int, routines: Mapping[DType, str] | None = None
+) -> tuple[Kernel, Kernel]:
     """The forward pass, which reads an input that often, and the backward pass, which reads two."""
     forward = Kernel(
         name=f"softmax and its logarithm, {what}",
@@ -129,7 +131,7 @@ def _softmax(what: str, kernel: str, case: str, passes: int) -> tuple[Kernel, Ke
         reads=passes,
         writes=1,
         workload=SOFTMAX_ROWS,
-        routines=dict.fromkeys(REALS, _OF_A_ROW),
+        routines=routines or {},
     )
     backward = dataclasses.replace(
         forward,
@@ -211,7 +213,10 @@ KERNELS = (
         workload=ACTIVATIONS,
         routines=dict.fromkeys(REALS, _CHANNEL),
     ),
-    *_softmax("held rows", "softmax_held_rows_kernel", "softmax_of_held_rows", 1),
+    *_softmax(
+        *("held rows", "softmax_held_rows_kernel", "softmax_of_held_rows", 1),
+        routines=dict.fromkeys(REALS, _OF_A_ROW),
+    ),
     *_softmax("long rows", "softmax_long_rows_kernel", "softmax_of_long_rows", 2),
     *_softmax("columns", "softmax_columns_kernel", "softmax_of_columns", 2),
     _batch_norm("moments", "moments", "1, and 1 memset", reads=1, writes=0, activates=False),

@@ -2,13 +2,16 @@
 
 Every barrier, warp synchronisation and fence is deleted, and every `<` that bounds a loop becomes
 `<=`, one at a time. The sources are scanned for them, so that a new kernel needs no entry anywhere.
+
+All mutants are compiled into one program: each place asks `mutant_is_alive` (sanitized/mutation)
+whether it is the one that is wrong in this run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Device code. Planning (launch_plan.*) is host code with tests of its own.
@@ -29,7 +32,7 @@ class Mutant:
         file: relative to csrc.
         line: of the place, from 1.
         start, end: what is replaced, as offsets in the file.
-        replacement: by what.
+        switch: by what: C++ that does what stood there, but for `mutant_is_alive({})`.
         change: for people, and for the list of equivalent mutants.
         code: the line as it was, without indentation and comment.
     """
@@ -38,17 +41,13 @@ class Mutant:
     line: int
     start: int
     end: int
-    replacement: str
+    switch: str
     change: str
     code: str
 
     @property
     def is_synchronisation(self) -> bool:
         return self.change != "< to <="
-
-    def apply(self, text: str) -> str:
-        """The file's text with the change in it."""
-        return text[: self.start] + self.replacement + text[self.end :]
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.change}: {self.code}"
@@ -64,27 +63,36 @@ def find_mutants(csrc: Path) -> list[Mutant]:
     ]
 
 
+def with_switches(text: str, mutants: Sequence[tuple[int, Mutant]]) -> str:
+    """A file's text with all of its mutants in it, by their numbers."""
+    for number, mutant in sorted(mutants, key=lambda each: each[1].start, reverse=True):
+        alive = mutant.switch.replace("{}", str(number))
+        text = text[: mutant.start] + alive + text[mutant.end :]
+    return text
+
+
 def mutants_of(file: str, text: str) -> list[Mutant]:
     """All mutants of one file, in the order of their places."""
     code = _COMMENT_OR_STRING.sub(lambda m: re.sub(r"[^\n]", " ", m.group()), text)
 
-    def mutant(start: int, end: int, replacement: str, change: str) -> Mutant:
+    def mutant(start: int, end: int, switch: str, change: str) -> Mutant:
         line = code.count("\n", 0, start) + 1
-        return Mutant(
-            file, line, start, end, replacement, change, code.split("\n")[line - 1].strip()
-        )
+        return Mutant(file, line, start, end, switch, change, code.split("\n")[line - 1].strip())
 
     found = []
     for match in _SYNCHRONISATION.finditer(code):
         close = _closing(code, match.end() - 1)
-        argument = code[match.end() : close]
-        if re.match(r"\s*;", code[close + 1 :]):
-            found.append(mutant(match.start(), close + 1, "", "deleted"))
-        else:  # a vote: every thread gets its own
-            found.append(mutant(match.start(), close + 1, f"({argument})", "vote not taken"))
+        call, argument = code[match.start() : close + 1], code[match.end() : close]
+        is_statement = re.match(r"\s*;", code[close + 1 :])
+        # Of a vote that is not taken every thread gets its own.
+        without, change = (
+            ("void()", "deleted") if is_statement else (f"({argument})", "vote not taken")
+        )
+        switch = f"(mutant_is_alive({{}}) ? {without} : {call})"
+        found.append(mutant(match.start(), close + 1, switch, change))
     for match in _LOOP.finditer(code):
         for place in _bounds(code, match):
-            found.append(mutant(place, place + 1, "<=", "< to <="))
+            found.append(mutant(place, place + 1, "< mutant_is_alive({}) +", "< to <="))
     return sorted(found, key=lambda m: m.start)
 
 

@@ -1,6 +1,7 @@
 """Runs every case of sanitized/ under ThreadSanitizer and under Address+UBSanitizer.
 
-`python sanitizers.py [CASE...]` builds both executables and runs them side by side.
+`python sanitizers.py [CASE...]` builds both executables, with a few of the activations, and runs
+each case in a process of its own, as many of them side by side as there are cores.
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from kernels import FUNCTION_CASES, KERNELS
+from source_copies import with_few_activations, write_copy
 
 SOURCE = Path(__file__).resolve().parent
 ROOT = SOURCE.parents[1]
 CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "sanitized"
 
+CASES = (*FUNCTION_CASES, *(kernel.case for kernel in KERNELS))
 SANITIZERS = ("thread", "address")
-_TIMEOUT = 1800  # far beyond any run's minute or two, on whatever machine
+_LIMIT = 1800  # far beyond any run's minute or two, on whatever machine
 _OPTIONS = {
     "TSAN_OPTIONS": "halt_on_error=1",
     # Leaks: the stacks of fibers are no roots. Stack use after return: a copy of every frame on the
@@ -97,16 +102,25 @@ def _sees_races(name: str) -> bool:
     return "data race" in run(canary).output
 
 
-def build(sanitizer: str, csrc: Path = CSRC, folder: Path = BUILD) -> Path:
+def build(
+    sanitizer: str, csrc: Path = CSRC, folder: Path = BUILD, *, mutation: bool = False
+) -> Path:
     """Builds the executable of a sanitizer, from the kernels in `csrc`.
+
+    Args:
+        mutation: whether there are mutants in them.
 
     Raises:
         RuntimeError: with the compiler's output, if the build fails.
     """
-    return _build(sanitizer, compiler(sanitizer), "gradkern_sanitized", csrc, folder)
+    name = compiler(sanitizer)
+    options = (f"-DMUTATION={'ON' if mutation else 'OFF'}",)
+    return _build(sanitizer, name, "gradkern_sanitized", csrc, folder, options)
 
 
-def _build(sanitizer: str, name: str, target: str, csrc: Path, folder: Path) -> Path:
+def _build(
+    sanitizer: str, name: str, target: str, csrc: Path, folder: Path, options: Sequence[str] = ()
+) -> Path:
     objects = folder / f"{sanitizer}-{name}"
     beside_python = Path(sys.executable).parent
     cmake = shutil.which("cmake", path=beside_python) or "cmake"
@@ -119,6 +133,7 @@ def _build(sanitizer: str, name: str, target: str, csrc: Path, folder: Path) -> 
             f"-DCMAKE_CXX_COMPILER={name}",
             f"-DSANITIZER={sanitizer}",
             f"-DCSRC={csrc}",
+            *options,
         ],
         [cmake, "--build", objects, "--target", target],
     ):
@@ -130,22 +145,27 @@ def _build(sanitizer: str, name: str, target: str, csrc: Path, folder: Path) -> 
     return objects / target
 
 
-def run(executable: Path, cases: Sequence[str] = ()) -> Outcome:
-    """Runs the cases, or all. A run that does not end has failed."""
+def run(
+    executable: Path,
+    cases: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    limit: float = _LIMIT,
+) -> Outcome:
+    """Runs the cases, or all. A run that does not end within `limit` seconds has failed."""
     start = time.monotonic()
     with subprocess.Popen(
         [*_fixed_addresses(), executable, *cases],
-        env={**os.environ, **_OPTIONS},
+        env={**os.environ, **_OPTIONS, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
     ) as process:
         try:
-            output, _ = process.communicate(timeout=_TIMEOUT)
+            output, _ = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             process.kill()
-            output = f"{process.communicate()[0]}\nwrong: not done after {_TIMEOUT} seconds"
+            output = f"{process.communicate()[0]}\nwrong: not done after {limit:.0f} seconds"
     return Outcome(process.returncode == 0, output, time.monotonic() - start)
 
 
@@ -160,24 +180,30 @@ def _fixed_addresses() -> tuple[str, ...]:
     return prefix if usable else ()
 
 
-def _check(sanitizer: str, cases: Sequence[str]) -> bool:
-    start = time.monotonic()
-    executable = build(sanitizer)
-    built = time.monotonic() - start
-    outcome = run(executable, cases)
-    summary = outcome.last_lines(1) if outcome.passed else f"FAILED\n{outcome.last_lines()}"
-    print(
-        f"{sanitizer} sanitizer of {compiler(sanitizer)}: {built:.0f} s to build, "
-        f"{outcome.seconds:.0f} s to run; {summary}"
-    )
-    return outcome.passed
-
-
 def main(cases: Sequence[str]) -> int:
-    """Both sanitizers; 0 if neither has anything to report."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        passed = list(pool.map(lambda sanitizer: _check(sanitizer, cases), SANITIZERS))
-    return 0 if all(passed) else 1
+    """All cases under both sanitizers; 0 if neither has anything to report."""
+    start = time.monotonic()
+    csrc = BUILD / "csrc"
+    write_copy(CSRC, csrc, with_few_activations)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        executables = list(pool.map(lambda sanitizer: build(sanitizer, csrc), SANITIZERS))
+        built = time.monotonic() - start
+        jobs = [(executable, case) for case in cases or CASES for executable in executables]
+        outcomes = list(pool.map(lambda job: run(job[0], [job[1]]), jobs))
+    passed = True
+    for sanitizer, executable in zip(SANITIZERS, executables, strict=True):
+        of_this = [o for o, job in zip(outcomes, jobs, strict=True) if job[0] == executable]
+        failed = [outcome for outcome in of_this if not outcome.passed]
+        for outcome in failed:
+            print(f"FAILED\n{outcome.last_lines()}")
+        print(
+            f"{sanitizer} sanitizer of {compiler(sanitizer)}: {len(of_this) - len(failed)} of "
+            f"{len(of_this)} cases passed, in {sum(o.seconds for o in of_this):.0f} s"
+        )
+        passed &= not failed
+    total = time.monotonic() - start
+    print(f"{built:.0f} s to build, {total - built:.0f} s to run")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

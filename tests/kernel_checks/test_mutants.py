@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from mutants import mutants_of
+from mutants import mutants_of, with_switches
 
 
-def mutated(text: str) -> list[str]:
-    return [mutant.apply(text) for mutant in mutants_of("cuda/kernel.cuh", text)]
+def mutated(text: str) -> str:
+    return with_switches(text, list(enumerate(mutants_of("cuda/kernel.cuh", text))))
 
 
 @pytest.mark.parametrize(
@@ -18,23 +18,37 @@ def mutated(text: str) -> list[str]:
     ],
 )
 def test_synchronisation_is_deleted(call: str) -> None:
-    assert mutated(f"if (a) {call};  // why") == ["if (a) ;  // why"]
+    switch = f"(mutant_is_alive(0) ? void() : {call})"
+    assert mutated(f"if (a) {call};  // why") == f"if (a) {switch};  // why"
 
 
 def test_votes_are_not_taken() -> None:
-    assert mutated("if (__syncthreads_or(f(x) > 0)) return;") == ["if ((f(x) > 0)) return;"]
+    vote = "__syncthreads_or(f(x) > 0)"
+    switch = f"(mutant_is_alive(0) ? (f(x) > 0) : {vote})"
+    assert mutated(f"if ({vote}) return;") == f"if ({switch}) return;"
 
 
-def test_bounds_of_loops_are_passed_by_one() -> None:
-    assert mutated("for (int i = 0; i < n; i++) f(i);") == ["for (int i = 0; i <= n; i++) f(i);"]
-    assert mutated("for (; i + g(2) < n && i < m; i += a < b) f(i);") == [
-        "for (; i + g(2) <= n && i < m; i += a < b) f(i);",
-        "for (; i + g(2) < n && i <= m; i += a < b) f(i);",
-    ]
-    assert mutated("while (spins < limit) f();") == ["while (spins <= limit) f();"]
-    assert mutated("for (int64_t i = 0;\n     i < n;\n     i++) {}") == [
-        "for (int64_t i = 0;\n     i <= n;\n     i++) {}"
-    ]
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (
+            "for (int i = 0; i < n; i++) f(i);",
+            "for (int i = 0; i < mutant_is_alive(0) + n; i++) f(i);",
+        ),
+        (
+            "for (; i + g(2) < n && i < m; i += a < b) f(i);",
+            "for (; i + g(2) < mutant_is_alive(0) + n && i < mutant_is_alive(1) + m; "
+            "i += a < b) f(i);",
+        ),
+        ("while (spins < limit) f();", "while (spins < mutant_is_alive(0) + limit) f();"),
+        (
+            "for (int64_t i = 0;\n     i < n;\n     i++) {}",
+            "for (int64_t i = 0;\n     i < mutant_is_alive(0) + n;\n     i++) {}",
+        ),
+    ],
+)
+def test_bounds_of_loops_are_passed_by_one(text: str, wrong: str) -> None:
+    assert mutated(text) == wrong
 
 
 @pytest.mark.parametrize(
@@ -49,7 +63,7 @@ def test_bounds_of_loops_are_passed_by_one() -> None:
     ],
 )
 def test_nothing_else_is_touched(text: str) -> None:
-    assert mutated(text) == []
+    assert mutated(text) == text
 
 
 def test_a_mutant_says_where_it_is() -> None:

@@ -2,6 +2,7 @@
 
 `digits` is the data, `networks` the networks, `training` the training, `profile` the measurement.
 Each section of the demo is one module with a `SECTION` (`vanishing`, `learning_rate`, `exploding`);
-a new one joins by being listed in `show.SECTIONS`. `terminal` and `plot` present what sections
+a new one joins by being listed in `show.SECTIONS`. `activations` is a table of one network with
+different activations. `terminal` and `plot` present what sections
 there are.
 """

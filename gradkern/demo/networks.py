@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradkern.demo.digits import CLASSES, PIXELS, ROWS
+from gradkern.nn import BatchNorm1d, BatchNorm2d
 
 WIDTH = 64
 
@@ -33,7 +34,7 @@ class DeepStack(LayeredNetwork):
     def __init__(
         self,
         depth: int,
-        activation: type[nn.Module],
+        activation: Callable[[], nn.Module],
         initialise: Callable[[Tensor], object] | None = None,
         batch_norm: bool = False,
         skip: bool = False,
@@ -47,7 +48,7 @@ class DeepStack(LayeredNetwork):
         self.hidden = nn.ModuleList(
             nn.Linear(PIXELS if i == 0 else WIDTH, WIDTH) for i in range(depth)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(WIDTH) for _ in range(depth if batch_norm else 0))
+        self.norms = nn.ModuleList(BatchNorm1d(WIDTH) for _ in range(depth if batch_norm else 0))
         self.skip = skip
         self.activation = activation()
         self.output = nn.Linear(WIDTH, CLASSES)
@@ -72,6 +73,54 @@ class DeepStack(LayeredNetwork):
         named = {
             f"hidden {i}": layer.get_parameter("weight") for i, layer in enumerate(self.hidden, 1)
         }
+        return named | {"output": self.output.weight}
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with batch norms, and the input added before the last activation.
+
+    Each normalisation takes what follows it (the addition, the ReLU) into its own pass.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.first_norm = BatchNorm2d(channels, activation="relu")
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second_norm = BatchNorm2d(channels, activation="relu")
+
+    def forward(self, values: Tensor) -> Tensor:
+        inner = self.first_norm(self.first(values))
+        output: Tensor = self.second_norm(self.second(inner), residual=values)
+        return output
+
+
+class ResidualNetwork(LayeredNetwork):
+    """A small residual network of convolutions on the images (He, Zhang, Ren, Sun 2016)."""
+
+    def __init__(self, blocks: int, channels: int) -> None:
+        super().__init__()
+        self.depth = 2 * blocks
+        self.stem = nn.Conv2d(1, channels, 3, padding=1, bias=False)
+        self.stem_norm = BatchNorm2d(channels, activation="relu")
+        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(blocks))
+        self.output = nn.Linear(channels, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.stem_norm(self.stem(images.reshape(len(images), 1, ROWS, -1)))
+        for block in self.blocks:
+            values = block(values)
+        logits: Tensor = self.output(values.mean((2, 3)))
+        return logits
+
+    def layers(self) -> dict[str, Tensor]:
+        """The weights of each convolution but the first."""
+        weights = [
+            layer.get_parameter("weight")
+            for block in self.blocks
+            for layer in (block.get_submodule("first"), block.get_submodule("second"))
+        ]
+        named = {f"convolution {i}": weight for i, weight in enumerate(weights, 1)}
         return named | {"output": self.output.weight}
 
 

@@ -1,4 +1,4 @@
-"""One look at a network's gradients, layer by layer, with gradkern."""
+"""One look at a network's gradients, layer by layer, and at its activations, with gradkern."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from statistics import linear_regression
 
 import torch
+from torch import Tensor
 
 import gradkern
+from gradkern.activations import ActivationStats
 from gradkern.demo.networks import LayeredNetwork
+from gradkern.nn.activation_module import ActivationModule
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,26 @@ def measure(network: LayeredNetwork) -> Profile:
         native_norms=tuple(float(torch.linalg.vector_norm(g)) for g in gradients),
         zero_fractions=tuple(gradkern.tensor_stats(gradients).zero_fraction.tolist()),
     )
+
+
+def saturation(network: LayeredNetwork, images: Tensor) -> float:
+    """The mean over all passes of gradkern's activations of the share of saturated units.
+
+    NaN for a network without one.
+    """
+    shares: list[Tensor] = []
+
+    def note(module: ActivationModule, stats: ActivationStats) -> None:
+        shares.append(stats.saturated_fraction)
+
+    measured = [m for m in network.modules() if isinstance(m, ActivationModule)]
+    training = network.training
+    for module in measured:
+        module.on_stats = note
+    network.eval()
+    with torch.no_grad():
+        network(images)
+    network.train(training)
+    for module in measured:
+        module.on_stats = None
+    return float(torch.stack(shares).mean()) if shares else math.nan

@@ -10,9 +10,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gradkern.demo import digits, exploding, learning_rate, terminal, vanishing
+from gradkern.demo import activations, digits, exploding, learning_rate, terminal, vanishing
+from gradkern.demo.digits import Digits
 from gradkern.demo.section import Result, Section
-from gradkern.demo.training import train
+from gradkern.demo.training import Run, Workload, train
 
 SECTIONS: tuple[Section, ...] = (
     vanishing.SECTION,
@@ -46,30 +47,25 @@ def show(
     console = console or Console()
     data = digits.load(seed)
     terminal.print_introduction(console, data, seed)
-    steps = sum(w.steps(data, quick) for section in SECTIONS for w in section.workloads)
+    workloads = [w for section in SECTIONS for w in section.workloads]
+    workloads += [candidate.workload for candidate in activations.CANDIDATES]
+    steps = sum(w.steps(data, quick) for w in workloads)
     results = []
     with _one_thread(), torch.random.fork_rng(devices=[]), _progress(console) as progress:
-        task = progress.add_task("training", total=steps)
-        done = 0
+        bar = _Bar(progress, steps, data, quick)
         for section in SECTIONS:
-            runs = []
-            for workload in section.workloads:
-                progress.update(task, description=f"{section.title.lower()}: {workload.name}")
-                runs.append(
-                    train(
-                        workload,
-                        data,
-                        seed=seed,
-                        quick=quick,
-                        on_step=lambda: progress.advance(task),
-                    )
-                )
-                done += workload.steps(data, quick)  # also when it diverged before its last step
-                progress.update(task, completed=done)
+            label = section.title.lower()
+            runs = [bar.train(label, workload, seed) for workload in section.workloads]
             result = Result(section, tuple(runs))
             terminal.print_result(console, result)
             results.append(result)
-        progress.update(task, description="done")
+            if section is vanishing.SECTION:
+                compared = [
+                    (candidate, bar.train("activations", candidate.workload, seed))
+                    for candidate in activations.CANDIDATES
+                ]
+                terminal.print_comparison(console, compared)
+        bar.finish()
     terminal.print_summary(console, results)
     if output is not None:
         from gradkern.demo import plot  # here, as --no-plot has no use for matplotlib
@@ -84,6 +80,32 @@ def show(
             highlight=False,
         )
     return results
+
+
+class _Bar:
+    """Trains, and moves the progress bar on."""
+
+    def __init__(self, progress: Progress, steps: int, data: Digits, quick: bool) -> None:
+        self._progress = progress
+        self._task = progress.add_task("training", total=steps)
+        self._data, self._quick = data, quick
+        self._done = 0
+
+    def train(self, label: str, workload: Workload, seed: int) -> Run:
+        self._progress.update(self._task, description=f"{label}: {workload.name}")
+        run = train(
+            workload,
+            self._data,
+            seed=seed,
+            quick=self._quick,
+            on_step=lambda: self._progress.advance(self._task),
+        )
+        self._done += workload.steps(self._data, self._quick)  # also when it diverged before
+        self._progress.update(self._task, completed=self._done)
+        return run
+
+    def finish(self) -> None:
+        self._progress.update(self._task, description="done")
 
 
 def _progress(console: Console) -> Progress:

@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gradkern.demo import activations
+from gradkern.demo.activations import Candidate
 from gradkern.demo.digits import Digits
 from gradkern.demo.section import Result
 from gradkern.demo.training import Run
@@ -84,6 +86,30 @@ def _recovery(result: Result) -> Table:
             Text(run.verdict, style=_COLOURS.get(run.verdict, "bold")),
         )
     return table
+
+
+def print_comparison(console: Console, compared: Sequence[tuple[Candidate, Run]]) -> None:
+    """Activations beside each other."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("activation", no_wrap=True)
+    table.add_column("init", no_wrap=True)
+    for column in ("first\n/ last", "satu-\nrated", "test\nacc."):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for candidate, run in compared:
+        table.add_row(
+            run.workload.name,
+            candidate.scheme,
+            f"{run.first.first_to_last:.1e}",
+            "-" if math.isnan(run.saturated) else f"{run.saturated:.0%}",
+            f"{run.accuracy:.2f}",
+            ProgressBar(total=1.0, completed=run.accuracy, width=_BAR_WIDTH // 2),
+            Text(run.verdict, style=_COLOURS.get(run.verdict, "bold")),
+        )
+    console.print()
+    console.print(activations.LESSON)
+    console.print(table)
 
 
 def print_summary(console: Console, results: Sequence[Result]) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional
 import gradkern
 from gradkern.demo.digits import Digits
 from gradkern.demo.networks import LayeredNetwork
-from gradkern.demo.profile import Profile, measure
+from gradkern.demo.profile import Profile, measure, saturation
 from gradkern.monitor import Report
 
 BATCH = 64
@@ -56,6 +56,8 @@ class Run:
     """The same after clipping (where nothing clips, the same numbers)."""
     accuracy: float
     """On the test set, at the end."""
+    saturated: float
+    """The share of units that hardly passed a gradient on at the first step; NaN: not measured."""
     report: Report
     """What the monitor found."""
 
@@ -94,6 +96,7 @@ def train(
     epochs = workload.quick_epochs if quick else workload.epochs
     losses: list[float] = []
     norms: list[tuple[float, float]] = []
+    saturated = saturation(network, digits.train_images[:BATCH])
     profiles: list[Profile] = []
     batches = chain.from_iterable(digits.batches(BATCH, order) for _ in range(epochs))
     with gradkern.Monitor(network, optimizer, on_alert=None) as monitor:
@@ -120,6 +123,7 @@ def train(
         norms_before=tuple(before for before, _ in norms),
         norms_after=tuple(after for _, after in norms),
         accuracy=_accuracy(network, digits),
+        saturated=saturated,
         report=_named(monitor.report(), workload.name),
     )
 

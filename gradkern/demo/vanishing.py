@@ -1,4 +1,4 @@
-"""Thirty sigmoid layers: the gradient that never arrives, and four ways to let it through."""
+"""Thirty sigmoid layers: the gradient that never arrives, and five ways to let it through."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from gradkern.demo.networks import DeepStack
+from gradkern.demo.networks import DeepStack, ResidualNetwork
 from gradkern.demo.section import Section
 from gradkern.demo.training import Workload
 
@@ -49,6 +49,12 @@ SECTION = Section(
             _SICK,
             name="skip connections",
             network=partial(DeepStack, _DEPTH, nn.Sigmoid, nn.init.xavier_normal_, skip=True),
+        ),
+        replace(
+            _SICK,
+            name="residual network",
+            network=partial(ResidualNetwork, blocks=5, channels=16),
+            epochs=10,
         ),
         replace(
             _SICK,

@@ -167,8 +167,9 @@ struct Channels {
 };
 
 struct SoftmaxCall;  // softmax_call.h
+struct GatedCall;    // gated_call.h
 
-inline constexpr int32_t kBackendVersion = 3;
+inline constexpr int32_t kBackendVersion = 4;
 
 struct Backend {
   int32_t version;   // kBackendVersion of the build
@@ -211,6 +212,8 @@ struct Backend {
                                 const Channels& channels, double* statistics);
 
   void (*softmax)(const Launch& launch, const SoftmaxCall& call);
+
+  void (*gated)(const Launch& launch, const GatedCall& call);
 };
 
 }  // namespace gradkern

@@ -12,6 +12,7 @@ cuda_architectures: str
 statistics: tuple[str, ...]
 activations: tuple[dict[str, Any], ...]
 activation_statistics: tuple[str, ...]
+gated_activations: tuple[tuple[str, str], ...]
 
 class ActivationPass(enum.Enum):
     VALUE = ...

@@ -272,6 +272,20 @@ def activate(row: Activation, input: Tensor, parameters: _Parameters, of_output:
     return result
 
 
+def times_derivative(
+    grad: Tensor, input: Tensor, row: Activation, parameters: _Parameters
+) -> Tensor:
+    """``grad * dy/dx`` at the input, differentiable once more.
+
+    Example:
+        >>> from gradkern.activations import activation
+        >>> times_derivative(torch.ones(1), torch.zeros(1), activation("sigmoid"), ())
+        tensor([0.2500])
+    """
+    result: Tensor = _Backward.apply(grad, input, row, parameters, False)
+    return result
+
+
 def activate_in_place(
     row: Activation, input: Tensor, parameters: _Parameters, of_output: bool
 ) -> Tensor:

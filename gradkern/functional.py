@@ -4,7 +4,8 @@ Every activation ``f`` of the table comes as ``f(x)``, differentiable (twice, an
 ``torch.compile``, ``torch.func`` and forward AD), ``f(x, inplace=True)`` and ``f(x, out=...)``; as
 ``f_with_derivative(x)``, both in one pass; and as ``f_with_stats(x)``, with
 :class:`gradkern.ActivationStats` from the same pass. Softmax, its logarithm and softmin, along a
-dimension, are functions only.
+dimension, are functions only. The gated activations of large models (``swiglu``, ...) take a gate
+and what it gates.
 """
 
 from __future__ import annotations
@@ -15,9 +16,18 @@ from gradkern.activation_functions import *  # noqa: F403
 from gradkern.activation_functions import __all__ as _table_functions
 from gradkern.activation_functions import gelu as _gelu
 from gradkern.activation_functions import gelu_tanh
+from gradkern.gated_functions import geglu, reglu, swiglu
 from gradkern.softmax_functions import log_softmax, softmax, softmin
 
-__all__ = [*_table_functions, "log_softmax", "softmax", "softmin"]
+__all__ = [
+    *_table_functions,
+    "geglu",
+    "log_softmax",
+    "reglu",
+    "softmax",
+    "softmin",
+    "swiglu",
+]
 
 
 def gelu(  # type: ignore[no-redef]

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/cpu_activations.h"
+#include "cpu/cpu_gated.h"
 #include "cpu/cpu_softmax.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
@@ -161,7 +162,8 @@ const Backend& backend() {
                              activation,
                              activation_workspace,
                              activation_statistics,
-                             softmax};
+                             softmax,
+                             gated};
   return table;
 }
 

@@ -9,6 +9,7 @@
 #include "cpu/activation_kernels.h"
 #include "cpu/convert.h"
 #include "cpu/elementwise.h"
+#include "cpu/gated_kernels.h"
 #include "cpu/merge_lanes.h"
 #include "cpu/pack.h"
 #include "cpu/softmax_kernels.h"
@@ -201,12 +202,23 @@ void stream(void* to, const void* from, size_t bytes) {
   finish_streaming();
 }
 
+// Calls make(storage) for each of the real types, in the order of DType.
+template <class Table, class Make>
+const Table* of_real_storages(Make make) {
+  static const Table tables[kRealDTypes] = {make(StorageOf<float>()), make(StorageOf<double>()),
+                                            make(StorageOf<BFloat16>()),
+                                            make(StorageOf<Float16>())};
+  return tables;
+}
+
 Kernels make_kernels(const char* isa) {
   Kernels table{};
   table.isa = isa;
   table.read_all = read_all;
   table.stream = stream;
   table.softmax = softmax_kernels();
+  table.gated = of_real_storages<GatedKernels>(
+      [](auto storage) { return gated_kernels<typename decltype(storage)::type>(); });
   each_storage([&](DType dtype, auto storage) {
     using T = typename decltype(storage)::type;
     const int column = static_cast<int>(dtype);

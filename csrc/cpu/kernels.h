@@ -11,6 +11,7 @@
 
 namespace gradkern::cpu {
 
+struct GatedKernels;
 struct SoftmaxKernels;
 
 enum class Reduction {
@@ -52,6 +53,9 @@ struct Kernels {
 
   // Softmax and what belongs to it: kSoftmaxPassCount rows of kRealDTypes (softmax_kernels.h).
   const SoftmaxKernels* softmax;
+
+  // Of each of kRealDTypes (gated_kernels.h).
+  const GatedKernels* gated;
 
   // Copies past the caches. `to` is aligned to 64 bytes.
   void (*stream)(void* to, const void* from, size_t bytes);

@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "build_config.h"
 #include "formulas/activation_table.h"
+#include "formulas/gated_activations.h"
 #include "python/torch_door.h"
 #include "softmax_call.h"
 #include "torch_ops/registry.h"
@@ -131,6 +132,16 @@ void activation(int row, ActivationPass pass, const py::array& input,
   registry::cpu_backend().activation(numpy_launch(), call);
 }
 
+// Pairs of names: of the operator, and of the activation of the table that opens the gate.
+py::tuple gated_activations() {
+  py::list rows;
+  formulas::GatedActivations::each([&](int, auto formula) {
+    using Formula = decltype(formula);
+    rows.append(py::make_tuple(Formula::kName, Formula::Activation::kName));
+  });
+  return py::tuple(rows);
+}
+
 // Rows of `size` elements, `inner` apart; the output has the input's dtype, size and memory order.
 void softmax(SoftmaxPass pass, const py::array& input, const py::array& output, int64_t size,
              int64_t inner) {
@@ -185,6 +196,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg("max_norm"));
   m.def("clip_by_value", &clip_by_value, py::arg("arrays"), py::arg("clip_value"));
   m.attr("activations") = activation_table();
+  m.attr("gated_activations") = gated_activations();
   m.attr("activation_statistics") =
       py::make_tuple("count", "sum", "sum_squares", "abs_max", "zeros", "nonfinite", "saturated",
                      "sum_abs_derivative");

@@ -41,6 +41,8 @@ class ReferenceOperand {
   void commit() const;
 
  private:
+  friend class Operand;
+
   const TensorHandle& original_;
   const char* argument_;
   TensorHandle copy_;
@@ -49,6 +51,9 @@ class ReferenceOperand {
   DType dtype_;
   Device device_;
 };
+
+// torch's own empty_like: it alone knows the memory order of a result for a tensor with gaps.
+TensorHandle empty_like(const TensorHandle& tensor);
 
 // Another tensor, of the reference's shape, dtype and device, in its memory order.
 class Operand {

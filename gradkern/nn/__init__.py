@@ -7,7 +7,18 @@ Each is a subclass of torch's module of the same name, where there is one: the s
 from gradkern.nn.activation_modules import *  # noqa: F403
 from gradkern.nn.activation_modules import __all__ as _table_modules
 from gradkern.nn.convert import convert_activations
+from gradkern.nn.gated import GEGLU, ReGLU, SwiGLU
 from gradkern.nn.gelu import GELU
 from gradkern.nn.softmax import LogSoftmax, Softmax, Softmin
 
-__all__ = [*_table_modules, "GELU", "LogSoftmax", "Softmax", "Softmin", "convert_activations"]
+__all__ = [
+    *_table_modules,
+    "GEGLU",
+    "GELU",
+    "LogSoftmax",
+    "ReGLU",
+    "Softmax",
+    "Softmin",
+    "SwiGLU",
+    "convert_activations",
+]

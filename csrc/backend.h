@@ -166,8 +166,10 @@ struct Channels {
   int64_t inner;
 };
 
-struct SoftmaxCall;  // softmax_call.h
-struct GatedCall;    // gated_call.h
+struct SoftmaxCall;      // softmax_call.h
+struct GatedCall;        // gated_call.h
+struct ChannelwiseCall;  // channelwise_call.h
+struct RreluCall;        // rrelu_call.h
 
 inline constexpr int32_t kBackendVersion = 4;
 
@@ -214,6 +216,12 @@ struct Backend {
   void (*softmax)(const Launch& launch, const SoftmaxCall& call);
 
   void (*gated)(const Launch& launch, const GatedCall& call);
+
+  // Bytes of workspace that `channelwise` needs.
+  size_t (*channelwise_workspace)(const ChannelwiseCall& call);
+  void (*channelwise)(const Launch& launch, const ChannelwiseCall& call);
+
+  void (*rrelu)(const Launch& launch, const RreluCall& call);
 };
 
 }  // namespace gradkern

@@ -5,7 +5,7 @@ Every activation ``f`` of the table comes as ``f(x)``, differentiable (twice, an
 ``f_with_derivative(x)``, both in one pass; and as ``f_with_stats(x)``, with
 :class:`gradkern.ActivationStats` from the same pass. Softmax, its logarithm and softmin, along a
 dimension, are functions only. The gated activations of large models (``swiglu``, ...) take a gate
-and what it gates.
+and what it gates; ``bias_gelu`` and ``bias_silu`` a bias, ``prelu`` learned slopes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from gradkern.activation_functions import *  # noqa: F403
 from gradkern.activation_functions import __all__ as _table_functions
 from gradkern.activation_functions import gelu as _gelu
 from gradkern.activation_functions import gelu_tanh
+from gradkern.channelwise_functions import bias_gelu, bias_silu, prelu
 from gradkern.gated_functions import geglu, reglu, swiglu
+from gradkern.rrelu_functions import rrelu
 from gradkern.softmax_functions import log_softmax, softmax, softmin
 
 __all__ = [
     *_table_functions,
+    "bias_gelu",
+    "bias_silu",
     "geglu",
     "log_softmax",
+    "prelu",
     "reglu",
+    "rrelu",
     "softmax",
     "softmin",
     "swiglu",

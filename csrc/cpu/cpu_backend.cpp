@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "cpu/cpu_activations.h"
+#include "cpu/cpu_channelwise.h"
 #include "cpu/cpu_gated.h"
+#include "cpu/cpu_rrelu.h"
 #include "cpu/cpu_softmax.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
@@ -163,7 +165,10 @@ const Backend& backend() {
                              activation_workspace,
                              activation_statistics,
                              softmax,
-                             gated};
+                             gated,
+                             channelwise_workspace,
+                             channelwise,
+                             rrelu};
   return table;
 }
 

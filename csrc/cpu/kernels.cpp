@@ -7,11 +7,13 @@
 #include <limits>
 
 #include "cpu/activation_kernels.h"
+#include "cpu/channelwise_kernels.h"
 #include "cpu/convert.h"
 #include "cpu/elementwise.h"
 #include "cpu/gated_kernels.h"
 #include "cpu/merge_lanes.h"
 #include "cpu/pack.h"
+#include "cpu/rrelu_kernels.h"
 #include "cpu/softmax_kernels.h"
 #include "cpu/storage.h"
 #include "cpu/streaming.h"
@@ -219,6 +221,10 @@ Kernels make_kernels(const char* isa) {
   table.softmax = softmax_kernels();
   table.gated = of_real_storages<GatedKernels>(
       [](auto storage) { return gated_kernels<typename decltype(storage)::type>(); });
+  table.channelwise = of_real_storages<ChannelwiseKernels>(
+      [](auto storage) { return channelwise_kernels<typename decltype(storage)::type>(); });
+  table.rrelu = of_real_storages<RreluKernels>(
+      [](auto storage) { return rrelu_kernels<typename decltype(storage)::type>(); });
   each_storage([&](DType dtype, auto storage) {
     using T = typename decltype(storage)::type;
     const int column = static_cast<int>(dtype);

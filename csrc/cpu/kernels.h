@@ -11,7 +11,9 @@
 
 namespace gradkern::cpu {
 
+struct ChannelwiseKernels;
 struct GatedKernels;
+struct RreluKernels;
 struct SoftmaxKernels;
 
 enum class Reduction {
@@ -54,8 +56,10 @@ struct Kernels {
   // Softmax and what belongs to it: kSoftmaxPassCount rows of kRealDTypes (softmax_kernels.h).
   const SoftmaxKernels* softmax;
 
-  // Of each of kRealDTypes (gated_kernels.h).
+  // Of each of kRealDTypes (gated_kernels.h, ...).
   const GatedKernels* gated;
+  const ChannelwiseKernels* channelwise;
+  const RreluKernels* rrelu;
 
   // Copies past the caches. `to` is aligned to 64 bytes.
   void (*stream)(void* to, const void* from, size_t bytes);

@@ -10,18 +10,19 @@
 
 namespace gradkern::cpu::GRADKERN_ISA {
 
-// Calls map(x, y) for n elements, with vectors of kIn inputs in x and of kOut outputs in y; the
-// last few go through padded copies, so that every element takes the same arithmetic wherever it
-// lies. An output may be one of the inputs.
+// Calls map(i, x, y) for n elements, with vectors of kIn inputs in x and of kOut outputs in y, from
+// element i on; the last few go through padded copies, so that every element takes the same
+// arithmetic wherever it lies. An output may be one of the inputs.
 template <class T, int kIn, int kOut, class Map>
-inline void map_vectors(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out,
-                        int64_t n, Map map) {
+inline void map_indexed_vectors(const std::array<const T*, kIn>& in,
+                                const std::array<T*, kOut>& out, int64_t n, Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
-  const auto step = [&](const std::array<const T*, kIn>& from, const std::array<T*, kOut>& to) {
+  const auto step = [&](int64_t i, const std::array<const T*, kIn>& from,
+                        const std::array<T*, kOut>& to) {
     std::array<VectorOf<T>, kIn> x;
     std::array<VectorOf<T>, kOut> y;
     for (int k = 0; k < kIn; k++) x[k] = load_vector<T>(from[k]);
-    map(x, y);
+    map(i, x, y);
     for (int k = 0; k < kOut; k++) store_vector<T>(y[k], to[k]);
   };
   // One loop for whole vectors and for the padded rest: one copy of the arithmetic.
@@ -38,10 +39,18 @@ inline void map_vectors(const std::array<const T*, kIn>& in, const std::array<T*
       from[k] = padded_in[k];
     }
     for (int k = 0; k < kOut; k++) to[k] = whole ? out[k] + i : padded_out[k];
-    step(from, to);
+    step(i, from, to);
     if (whole) continue;
     for (int k = 0; k < kOut; k++) std::memcpy(out[k] + i, padded_out[k], rest);
   }
+}
+
+// The same for a map(x, y) to which places are nothing.
+template <class T, int kIn, int kOut, class Map>
+inline void map_vectors(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out,
+                        int64_t n, Map map) {
+  map_indexed_vectors<T, kIn, kOut>(in, out, n,
+                                    [&](int64_t, const auto& x, auto& y) { map(x, y); });
 }
 
 }  // namespace gradkern::cpu::GRADKERN_ISA

@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "build_config.h"
 #include "formulas/activation_table.h"
+#include "formulas/channelwise_activations.h"
 #include "formulas/gated_activations.h"
 #include "python/torch_door.h"
 #include "softmax_call.h"
@@ -142,6 +143,16 @@ py::tuple gated_activations() {
   return py::tuple(rows);
 }
 
+// The same for activations with a parameter for each channel, with the parameter's name.
+py::tuple channelwise_activations() {
+  py::list rows;
+  formulas::ChannelwiseActivations::each([&](int, auto formula) {
+    using Formula = decltype(formula);
+    rows.append(py::make_tuple(Formula::kName, Formula::Activation::kName, Formula::kWeight));
+  });
+  return py::tuple(rows);
+}
+
 // Rows of `size` elements, `inner` apart; the output has the input's dtype, size and memory order.
 void softmax(SoftmaxPass pass, const py::array& input, const py::array& output, int64_t size,
              int64_t inner) {
@@ -197,6 +208,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("clip_by_value", &clip_by_value, py::arg("arrays"), py::arg("clip_value"));
   m.attr("activations") = activation_table();
   m.attr("gated_activations") = gated_activations();
+  m.attr("channelwise_activations") = channelwise_activations();
   m.attr("activation_statistics") =
       py::make_tuple("count", "sum", "sum_squares", "abs_max", "zeros", "nonfinite", "saturated",
                      "sum_abs_derivative");

@@ -76,7 +76,7 @@ Operand::Operand(const TensorHandle& tensor, const char* argument,
                  const ReferenceOperand& reference, Access access)
     : original_(tensor) {
   const int64_t dim = reference.dim();
-  require_like(tensor, argument, reference.original_, reference.argument());
+  require_like(tensor, argument, reference.original(), reference.argument());
   const bool same_order = std::equal(tensor.strides(), tensor.strides() + dim, reference.strides());
   if (access == Access::kWrite) {
     require_not_overlapping(tensor, argument);

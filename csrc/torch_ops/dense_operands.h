@@ -27,6 +27,7 @@ class ReferenceOperand {
   const int64_t* sizes() const { return dense_->sizes(); }
   const int64_t* strides() const { return dense_->strides(); }
   const char* argument() const { return argument_; }
+  const TensorHandle& original() const { return original_; }
 
   // Elements of dense memory belong to channels by the index of this dimension (negative: from the
   // end). Throws std::out_of_range, with the argument's name, if there is no such dimension.
@@ -41,8 +42,6 @@ class ReferenceOperand {
   void commit() const;
 
  private:
-  friend class Operand;
-
   const TensorHandle& original_;
   const char* argument_;
   TensorHandle copy_;

@@ -284,18 +284,16 @@ void each_operator(const std::string& name, Visit visit) {
                  boxed_kernel<split_backward_out<kRow>>});
 }
 
-template <class Visit, int... kRow>
-void each_operator_of_rows(Visit visit, std::integer_sequence<int, kRow...>) {
-  using formulas::GatedActivations;
-  GatedActivations::each([&](int index, auto formula) {
-    ((index == kRow ? each_operator<kRow>(decltype(formula)::kName, visit) : void()), ...);
-  });
+template <class Visit, class... Formula, int... kRow>
+void each_operator_of(formulas::FormulaList<Formula...>, std::integer_sequence<int, kRow...>,
+                      Visit visit) {
+  (each_operator<kRow>(Formula::kName, visit), ...);
 }
 
 template <class Visit>
 void each_operator_of_list(Visit visit) {
-  each_operator_of_rows(visit,
-                        std::make_integer_sequence<int, formulas::GatedActivations::kSize>());
+  using List = formulas::GatedActivations;
+  each_operator_of(List(), std::make_integer_sequence<int, List::kSize>(), visit);
 }
 
 void register_kernels(torch::stable::detail::StableLibrary& m) {

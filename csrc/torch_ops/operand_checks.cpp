@@ -15,7 +15,7 @@ namespace {
 std::string shape_text(const std::vector<int64_t>& sizes) {
   std::string text = "(";
   for (size_t d = 0; d < sizes.size(); d++) text += (d > 0 ? ", " : "") + std::to_string(sizes[d]);
-  return text + ")";
+  return text + (sizes.size() == 1 ? ",)" : ")");  // as Python writes a tuple
 }
 
 std::vector<int64_t> sizes_of(const TensorHandle& tensor) {

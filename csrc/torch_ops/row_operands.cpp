@@ -28,7 +28,7 @@ std::optional<int64_t> row_stride(const TensorHandle& tensor) {
 Rows rows_of(const TensorHandle& tensor) { return {tensor.data(), row_stride(tensor).value()}; }
 
 RowOperand::RowOperand(const TensorHandle& tensor, Uninitialised) : original_(tensor) {
-  if (!row_stride(tensor)) staged_ = rows_like(tensor, tensor.sizes()[tensor.dim() - 1]);
+  if (!row_stride(tensor)) staged_ = contiguous_like(tensor);
 }
 
 RowOperand::RowOperand(const TensorHandle& tensor) : RowOperand(tensor, Uninitialised()) {
@@ -42,7 +42,7 @@ void WrittenRows::commit() const {
 TensorHandle rows_like(const TensorHandle& tensor, int64_t columns) {
   const int64_t dim = tensor.dim();
   std::vector<int64_t> sizes(tensor.sizes(), tensor.sizes() + dim), strides(dim);
-  sizes[dim - 1] = columns;
+  if (dim > 0) sizes[dim - 1] = columns;
   int64_t stride = 1;
   for (int64_t d = dim - 1; d >= 0; d--) {
     strides[d] = stride;
@@ -52,6 +52,10 @@ TensorHandle rows_like(const TensorHandle& tensor, int64_t columns) {
   check(aoti_torch_empty_strided(dim, sizes.data(), strides.data(), tensor.dtype(),
                                  tensor.device_type(), tensor.device_index(), &result));
   return TensorHandle(result);
+}
+
+TensorHandle contiguous_like(const TensorHandle& tensor) {
+  return rows_like(tensor, tensor.dim() == 0 ? 1 : tensor.sizes()[tensor.dim() - 1]);
 }
 
 }  // namespace gradkern

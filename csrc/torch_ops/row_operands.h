@@ -23,7 +23,9 @@ Rows rows_of(const TensorHandle& tensor);
 // An uninitialised contiguous tensor like this one, but for the size of its last dimension.
 TensorHandle rows_like(const TensorHandle& tensor, int64_t columns);
 
-// A tensor to read, of at least one dimension: as it lies if it consists of rows, else a copy.
+TensorHandle contiguous_like(const TensorHandle& tensor);
+
+// A tensor to read: as it lies if it consists of rows, else a copy.
 class RowOperand {
  public:
   explicit RowOperand(const TensorHandle& tensor);

@@ -9,6 +9,8 @@ from gradkern.nn.activation_modules import __all__ as _table_modules
 from gradkern.nn.convert import convert_activations
 from gradkern.nn.gated import GEGLU, ReGLU, SwiGLU
 from gradkern.nn.gelu import GELU
+from gradkern.nn.prelu import PReLU
+from gradkern.nn.rrelu import RReLU
 from gradkern.nn.softmax import LogSoftmax, Softmax, Softmin
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "GEGLU",
     "GELU",
     "LogSoftmax",
+    "PReLU",
+    "RReLU",
     "ReGLU",
     "Softmax",
     "Softmin",

@@ -166,8 +166,11 @@ struct Channels {
   int64_t inner;
 };
 
-struct SoftmaxCall;    // softmax_call.h
-struct BatchNormCall;  // batch_norm_call.h
+struct SoftmaxCall;      // softmax_call.h
+struct BatchNormCall;    // batch_norm_call.h
+struct GatedCall;        // gated_call.h
+struct ChannelwiseCall;  // channelwise_call.h
+struct RreluCall;        // rrelu_call.h
 
 inline constexpr int32_t kBackendVersion = 4;
 
@@ -216,6 +219,14 @@ struct Backend {
   // Bytes of workspace that `batch_norm` needs.
   size_t (*batch_norm_workspace)(const BatchNormCall& call);
   void (*batch_norm)(const Launch& launch, const BatchNormCall& call);
+
+  void (*gated)(const Launch& launch, const GatedCall& call);
+
+  // Bytes of workspace that `channelwise` needs.
+  size_t (*channelwise_workspace)(const ChannelwiseCall& call);
+  void (*channelwise)(const Launch& launch, const ChannelwiseCall& call);
+
+  void (*rrelu)(const Launch& launch, const RreluCall& call);
 };
 
 }  // namespace gradkern

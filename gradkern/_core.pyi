@@ -13,6 +13,8 @@ statistics: tuple[str, ...]
 activations: tuple[dict[str, Any], ...]
 batch_norm_activations: tuple[str, ...]
 activation_statistics: tuple[str, ...]
+gated_activations: tuple[tuple[str, str], ...]
+channelwise_activations: tuple[tuple[str, str, str], ...]
 
 class ActivationPass(enum.Enum):
     VALUE = ...

@@ -272,6 +272,37 @@ def activate(row: Activation, input: Tensor, parameters: _Parameters, of_output:
     return result
 
 
+def times_derivative(
+    grad: Tensor, input: Tensor, row: Activation, parameters: _Parameters
+) -> Tensor:
+    """``grad * dy/dx`` at the input, differentiable once more.
+
+    Example:
+        >>> from gradkern.activations import activation
+        >>> times_derivative(torch.ones(1), torch.zeros(1), activation("sigmoid"), ())
+        tensor([0.2500])
+    """
+    result: Tensor = _Backward.apply(grad, input, row, parameters, False)
+    return result
+
+
+def require_no_leaf(input: Tensor) -> None:
+    """Refuses a tensor that can't be written, as native does: before anything is.
+
+    ``mark_dirty`` would say so afterwards.
+
+    Raises:
+        RuntimeError: ``input``, which requires grad, is a leaf or a view of one.
+
+    Example:
+        >>> require_no_leaf(torch.ones(1, requires_grad=True) * 2)
+    """
+    base = input._base
+    if input.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
+        kind = "a leaf Variable" if input.is_leaf else "a view of a leaf Variable"
+        raise RuntimeError(f"{kind} that requires grad is being used in an in-place operation.")
+
+
 def activate_in_place(
     row: Activation, input: Tensor, parameters: _Parameters, of_output: bool
 ) -> Tensor:
@@ -295,11 +326,7 @@ def activate_in_place(
         torch.autograd.graph.increment_version(input)
         return input
     if not torch.compiler.is_compiling() and input.requires_grad and torch.is_grad_enabled():
-        # Native says so too, before it writes; mark_dirty would say so afterwards.
-        base = input._base
-        if input.is_leaf or (base is not None and base.is_leaf and base.requires_grad):
-            kind = "a leaf Variable" if input.is_leaf else "a view of a leaf Variable"
-            raise RuntimeError(f"{kind} that requires grad is being used in an in-place operation.")
+        require_no_leaf(input)
     if transformed or not of_output:
         # What is saved must stay as it is, and have its own place in the graph.
         kept = input if of_output else input.clone()

@@ -4,8 +4,9 @@ Every activation ``f`` of the table comes as ``f(x)``, differentiable (twice, an
 ``torch.compile``, ``torch.func`` and forward AD), ``f(x, inplace=True)`` and ``f(x, out=...)``; as
 ``f_with_derivative(x)``, both in one pass; and as ``f_with_stats(x)``, with
 :class:`gradkern.ActivationStats` from the same pass. Softmax, its logarithm and softmin, along a
-dimension, are functions only. Batch normalisation takes the addition of a residual and an
-activation into its own pass.
+dimension, are functions only. The gated activations of large models (``swiglu``, ...) take a gate
+and what it gates; ``bias_gelu`` and ``bias_silu`` a bias, ``prelu`` learned slopes. Batch
+normalisation takes the addition of a residual and an activation into its own pass.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from gradkern.activation_functions import __all__ as _table_functions
 from gradkern.activation_functions import gelu as _gelu
 from gradkern.activation_functions import gelu_tanh
 from gradkern.batch_norm_functions import batch_norm, batch_norm_backward, batch_norm_forward
+from gradkern.channelwise_functions import bias_gelu, bias_silu, prelu
+from gradkern.gated_functions import geglu, reglu, swiglu
+from gradkern.rrelu_functions import rrelu
 from gradkern.softmax_functions import log_softmax, softmax, softmin
 
 __all__ = [
@@ -24,9 +28,16 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_forward",
+    "bias_gelu",
+    "bias_silu",
+    "geglu",
     "log_softmax",
+    "prelu",
+    "reglu",
+    "rrelu",
     "softmax",
     "softmin",
+    "swiglu",
 ]
 
 

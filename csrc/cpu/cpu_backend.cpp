@@ -6,6 +6,9 @@
 
 #include "cpu/cpu_activations.h"
 #include "cpu/cpu_batch_norm.h"
+#include "cpu/cpu_channelwise.h"
+#include "cpu/cpu_gated.h"
+#include "cpu/cpu_rrelu.h"
 #include "cpu/cpu_softmax.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
@@ -164,7 +167,11 @@ const Backend& backend() {
                              activation_statistics,
                              softmax,
                              batch_norm_workspace,
-                             batch_norm};
+                             batch_norm,
+                             gated,
+                             channelwise_workspace,
+                             channelwise,
+                             rrelu};
   return table;
 }
 

@@ -8,10 +8,13 @@
 
 #include "cpu/activation_kernels.h"
 #include "cpu/batch_norm_kernels.h"
+#include "cpu/channelwise_kernels.h"
 #include "cpu/convert.h"
 #include "cpu/elementwise.h"
+#include "cpu/gated_kernels.h"
 #include "cpu/merge_lanes.h"
 #include "cpu/pack.h"
+#include "cpu/rrelu_kernels.h"
 #include "cpu/softmax_kernels.h"
 #include "cpu/storage.h"
 #include "formulas/clip_factor.h"
@@ -194,12 +197,13 @@ uint64_t read_all(const void* data, size_t bytes) {
   return result;
 }
 
-// In the order of DType.
-const BatchNormKernels* batch_norm_table() {
-  static const BatchNormKernels table[kRealDTypes] = {
-      batch_norm_kernels<float>(), batch_norm_kernels<double>(), batch_norm_kernels<BFloat16>(),
-      batch_norm_kernels<Float16>()};
-  return table;
+// Calls make(storage) for each of the real types, in the order of DType.
+template <class Table, class Make>
+const Table* of_real_storages(Make make) {
+  static const Table tables[kRealDTypes] = {make(StorageOf<float>()), make(StorageOf<double>()),
+                                            make(StorageOf<BFloat16>()),
+                                            make(StorageOf<Float16>())};
+  return tables;
 }
 
 Kernels make_kernels(const char* isa) {
@@ -207,7 +211,14 @@ Kernels make_kernels(const char* isa) {
   table.isa = isa;
   table.read_all = read_all;
   table.softmax = softmax_kernels();
-  table.batch_norm = batch_norm_table();
+  table.batch_norm = of_real_storages<BatchNormKernels>(
+      [](auto storage) { return batch_norm_kernels<typename decltype(storage)::type>(); });
+  table.gated = of_real_storages<GatedKernels>(
+      [](auto storage) { return gated_kernels<typename decltype(storage)::type>(); });
+  table.channelwise = of_real_storages<ChannelwiseKernels>(
+      [](auto storage) { return channelwise_kernels<typename decltype(storage)::type>(); });
+  table.rrelu = of_real_storages<RreluKernels>(
+      [](auto storage) { return rrelu_kernels<typename decltype(storage)::type>(); });
   each_storage([&](DType dtype, auto storage) {
     using T = typename decltype(storage)::type;
     const int column = static_cast<int>(dtype);

@@ -12,6 +12,9 @@
 namespace gradkern::cpu {
 
 struct BatchNormKernels;
+struct ChannelwiseKernels;
+struct GatedKernels;
+struct RreluKernels;
 struct SoftmaxKernels;
 
 enum class Reduction {
@@ -54,8 +57,11 @@ struct Kernels {
   // Softmax and what belongs to it: kSoftmaxPassCount rows of kRealDTypes (softmax_kernels.h).
   const SoftmaxKernels* softmax;
 
-  // Of each of kRealDTypes (batch_norm_kernels.h).
+  // Of each of kRealDTypes (batch_norm_kernels.h, ...).
   const BatchNormKernels* batch_norm;
+  const GatedKernels* gated;
+  const ChannelwiseKernels* channelwise;
+  const RreluKernels* rrelu;
 
   // Reads every byte and returns the exclusive or of all 64-bit words: the machine's own read
   // bandwidth, which benchmarks hold the reductions against.

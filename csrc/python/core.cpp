@@ -16,6 +16,8 @@
 #include "build_config.h"
 #include "formulas/activation_table.h"
 #include "formulas/batch_norm_activations.h"
+#include "formulas/channelwise_activations.h"
+#include "formulas/gated_activations.h"
 #include "python/torch_door.h"
 #include "softmax_call.h"
 #include "torch_ops/registry.h"
@@ -132,6 +134,26 @@ void activation(int row, ActivationPass pass, const py::array& input,
   if (call.numel == 0) return;
   py::gil_scoped_release release;
   registry::cpu_backend().activation(numpy_launch(), call);
+}
+
+// Pairs of names: of the operator, and of the activation of the table that opens the gate.
+py::tuple gated_activations() {
+  py::list rows;
+  formulas::GatedActivations::each([&](int, auto formula) {
+    using Formula = decltype(formula);
+    rows.append(py::make_tuple(Formula::kName, Formula::Activation::kName));
+  });
+  return py::tuple(rows);
+}
+
+// The same for activations with a parameter for each channel, with the parameter's name.
+py::tuple channelwise_activations() {
+  py::list rows;
+  formulas::ChannelwiseActivations::each([&](int, auto formula) {
+    using Formula = decltype(formula);
+    rows.append(py::make_tuple(Formula::kName, Formula::Activation::kName, Formula::kWeight));
+  });
+  return py::tuple(rows);
 }
 
 // Rows of `size` elements, `inner` apart; the output has the input's dtype, size and memory order.
@@ -263,6 +285,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("clip_by_value", &clip_by_value, py::arg("arrays"), py::arg("clip_value"));
   m.attr("activations") = activation_table();
   m.attr("batch_norm_activations") = batch_norm_activations();
+  m.attr("gated_activations") = gated_activations();
+  m.attr("channelwise_activations") = channelwise_activations();
   m.attr("activation_statistics") =
       py::make_tuple("count", "sum", "sum_squares", "abs_max", "zeros", "nonfinite", "saturated",
                      "sum_abs_derivative");

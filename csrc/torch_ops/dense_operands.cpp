@@ -8,9 +8,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "torch_ops/dense_tensors.h"
 #include "torch_ops/layout.h"
-#include "torch_ops/storage.h"
+#include "torch_ops/operand_checks.h"
 
 namespace gradkern {
 namespace {
@@ -26,7 +25,8 @@ TensorHandle like(const TensorHandle& tensor) {
   return TensorHandle(result);
 }
 
-// torch's own empty_like: it alone knows the memory order of a result for a tensor with gaps.
+}  // namespace
+
 TensorHandle empty_like(const TensorHandle& tensor) {
   AtenTensorHandle shared;
   check(aoti_torch_new_tensor_handle(tensor.get(), &shared));
@@ -37,34 +37,13 @@ TensorHandle empty_like(const TensorHandle& tensor) {
   return TensorHandle(torch::stable::detail::to<AtenTensorHandle>(stack[0]));
 }
 
-std::string shape_text(const int64_t* sizes, int64_t dim) {
-  std::string text = "(";
-  for (int64_t d = 0; d < dim; d++) text += (d > 0 ? ", " : "") + std::to_string(sizes[d]);
-  return text + ")";
-}
-
-void require_not_overlapping(const TensorHandle& tensor, const char* argument) {
-  if (tensor.is_contiguous() || !layout_of(tensor).overlaps) return;
-  throw std::runtime_error(std::string(argument) +
-                           " overlaps itself in memory (an expanded tensor?); it is to be written, "
-                           "so each element must have its own memory");
-}
-
-}  // namespace
-
 ReferenceOperand::ReferenceOperand(const TensorHandle& tensor, const char* argument)
     : original_(tensor),
       argument_(argument),
       dense_(&original_),
       numel_(tensor.numel()),
       device_{tensor.device_type(), tensor.device_index()} {
-  const std::optional<Storage> storage = storage_of(tensor.dtype());
-  if (!storage || storage->complex) {
-    throw Delegate(std::string(argument) +
-                   " has a dtype without kernels; it must be float32, "
-                   "float64, bfloat16 or float16");
-  }
-  dtype_ = storage->dtype;
+  dtype_ = real_dtype_of(tensor, argument);
   if (is_dense(tensor)) return;
   copy_ = empty_like(tensor);
   check(aoti_torch_copy_(copy_.get(), tensor.get(), 0));
@@ -97,18 +76,8 @@ Operand::Operand(const TensorHandle& tensor, const char* argument,
                  const ReferenceOperand& reference, Access access)
     : original_(tensor) {
   const int64_t dim = reference.dim();
-  const auto equal = [&](const int64_t* a, const int64_t* b) { return std::equal(a, a + dim, b); };
-  if (tensor.dim() != dim || !equal(tensor.sizes(), reference.sizes())) {
-    throw std::invalid_argument(
-        std::string(argument) + " has shape " + shape_text(tensor.sizes(), tensor.dim()) +
-        "; it must have " + shape_text(reference.sizes(), dim) + " like " + reference.argument());
-  }
-  if (tensor.dtype() != torch_dtype(reference.dtype()) ||
-      Device{tensor.device_type(), tensor.device_index()} != reference.device()) {
-    throw std::invalid_argument(std::string(argument) + " must have the dtype and device of " +
-                                reference.argument());
-  }
-  const bool same_order = equal(tensor.strides(), reference.strides());
+  require_like(tensor, argument, reference.original(), reference.argument());
+  const bool same_order = std::equal(tensor.strides(), tensor.strides() + dim, reference.strides());
   if (access == Access::kWrite) {
     require_not_overlapping(tensor, argument);
     const int64_t size = element_size(reference.dtype());

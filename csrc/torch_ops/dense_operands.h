@@ -27,6 +27,7 @@ class ReferenceOperand {
   const int64_t* sizes() const { return dense_->sizes(); }
   const int64_t* strides() const { return dense_->strides(); }
   const char* argument() const { return argument_; }
+  const TensorHandle& original() const { return original_; }
 
   // Elements of dense memory belong to channels by the index of this dimension (negative: from the
   // end). Throws std::out_of_range, with the argument's name, if there is no such dimension.
@@ -49,6 +50,9 @@ class ReferenceOperand {
   DType dtype_;
   Device device_;
 };
+
+// torch's own empty_like: it alone knows the memory order of a result for a tensor with gaps.
+TensorHandle empty_like(const TensorHandle& tensor);
 
 // Another tensor, of the reference's shape, dtype and device, in its memory order.
 class Operand {

@@ -10,7 +10,10 @@ from gradkern.nn.activation_modules import __all__ as _table_modules
 from gradkern.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from gradkern.nn.convert import convert_activations
 from gradkern.nn.fuse_batch_norm import BatchNormFusion, fuse_batch_norm
+from gradkern.nn.gated import GEGLU, ReGLU, SwiGLU
 from gradkern.nn.gelu import GELU
+from gradkern.nn.prelu import PReLU
+from gradkern.nn.rrelu import RReLU
 from gradkern.nn.softmax import LogSoftmax, Softmax, Softmin
 from gradkern.nn.sync_batch_norm import SyncBatchNorm
 
@@ -20,10 +23,15 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "BatchNormFusion",
+    "GEGLU",
     "GELU",
     "LogSoftmax",
+    "PReLU",
+    "RReLU",
+    "ReGLU",
     "Softmax",
     "Softmin",
+    "SwiGLU",
     "SyncBatchNorm",
     "convert_activations",
     "fuse_batch_norm",

@@ -7,6 +7,8 @@ import torch
 from gradkern.activations import TABLE
 from gradkern.nn import activation_modules
 from gradkern.nn.gelu import GELU
+from gradkern.nn.prelu import PReLU
+from gradkern.nn.rrelu import RReLU
 from gradkern.nn.softmax import LogSoftmax, Softmax, Softmin
 
 _OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
@@ -17,6 +19,8 @@ _OURS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
 _OURS[torch.nn.GELU] = GELU
 _OURS.update(
     {
+        torch.nn.PReLU: PReLU,
+        torch.nn.RReLU: RReLU,
         torch.nn.Softmax: Softmax,
         torch.nn.LogSoftmax: LogSoftmax,
         torch.nn.Softmin: Softmin,

@@ -1,0 +1,61 @@
+#include "torch_ops/row_operands.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace gradkern {
+
+std::optional<int64_t> row_stride(const TensorHandle& tensor) {
+  const int64_t dim = tensor.dim();
+  const int64_t *sizes = tensor.sizes(), *strides = tensor.strides();
+  if (dim == 0) return 1;
+  const int64_t columns = sizes[dim - 1];
+  if (columns > 1 && strides[dim - 1] != 1) return std::nullopt;
+  int64_t stride = columns, expected = -1;
+  for (int64_t d = dim - 2; d >= 0; d--) {
+    if (sizes[d] == 1) continue;
+    if (expected < 0) {
+      // A stride of 0 is an expanded tensor's: its rows are one.
+      stride = strides[d];
+    } else if (strides[d] != expected) {
+      return std::nullopt;
+    }
+    expected = strides[d] * sizes[d];
+  }
+  return stride;
+}
+
+Rows rows_of(const TensorHandle& tensor) { return {tensor.data(), row_stride(tensor).value()}; }
+
+RowOperand::RowOperand(const TensorHandle& tensor, Uninitialised) : original_(tensor) {
+  if (!row_stride(tensor)) staged_ = contiguous_like(tensor);
+}
+
+RowOperand::RowOperand(const TensorHandle& tensor) : RowOperand(tensor, Uninitialised()) {
+  if (staged_.get() != nullptr) check(aoti_torch_copy_(staged_.get(), tensor.get(), 0));
+}
+
+void WrittenRows::commit() const {
+  if (staged_.get() != nullptr) check(aoti_torch_copy_(original_.get(), staged_.get(), 0));
+}
+
+TensorHandle rows_like(const TensorHandle& tensor, int64_t columns) {
+  const int64_t dim = tensor.dim();
+  std::vector<int64_t> sizes(tensor.sizes(), tensor.sizes() + dim), strides(dim);
+  if (dim > 0) sizes[dim - 1] = columns;
+  int64_t stride = 1;
+  for (int64_t d = dim - 1; d >= 0; d--) {
+    strides[d] = stride;
+    stride *= std::max<int64_t>(sizes[d], 1);
+  }
+  AtenTensorHandle result;
+  check(aoti_torch_empty_strided(dim, sizes.data(), strides.data(), tensor.dtype(),
+                                 tensor.device_type(), tensor.device_index(), &result));
+  return TensorHandle(result);
+}
+
+TensorHandle contiguous_like(const TensorHandle& tensor) {
+  return rows_like(tensor, tensor.dim() == 0 ? 1 : tensor.sizes()[tensor.dim() - 1]);
+}
+
+}  // namespace gradkern

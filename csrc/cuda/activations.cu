@@ -7,16 +7,10 @@
 #include "cuda/activation_statistics.cuh"
 #include "cuda/launch_plan.h"
 #include "cuda/launchers.h"
+#include "cuda/storage_types.cuh"
 
 namespace gradkern::cuda {
 namespace {
-
-// Elements of one block of an elementwise pass: what its threads have in flight at once, so that
-// small tensors still fill the GPU. The limit lowers it in tests.
-int64_t elementwise_chunk(DType dtype) {
-  const int64_t in_flight = kThreads * kInFlight * 16 / element_size(dtype);
-  return std::min(in_flight, launch_limits().chunk);
-}
 
 int64_t blocks_of(int64_t numel, int64_t chunk) { return numel / chunk + (numel % chunk != 0); }
 
@@ -30,27 +24,14 @@ ActivationParameters parameters_of_call(const ActivationCall& call, int64_t chun
   return p;
 }
 
-template <class Visit>
-void for_storage(DType dtype, Visit visit) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return visit(ActivationLaunchers<double>());
-    case DType::kBFloat16:
-      return visit(ActivationLaunchers<__nv_bfloat16>());
-    case DType::kFloat16:
-      return visit(ActivationLaunchers<__half>());
-    default:
-      return visit(ActivationLaunchers<float>());
-  }
-}
-
 }  // namespace
 
 void launch_activation(const Launch& launch, const ActivationCall& call) {
   set_device(launch.device);
   const ActivationParameters p = parameters_of_call(call, elementwise_chunk(call.dtype));
-  for_storage(call.dtype, [&](auto launchers) {
-    launchers.run(call.activation, call.pass, p, blocks_of(call.numel, p.chunk), launch.stream);
+  for_real_storage(call.dtype, [&](auto storage) {
+    using Launchers = ActivationLaunchers<typename decltype(storage)::type>;
+    Launchers::run(call.activation, call.pass, p, blocks_of(call.numel, p.chunk), launch.stream);
   });
 }
 
@@ -74,8 +55,9 @@ void launch_activation_statistics(const Launch& launch, const ActivationCall& ca
       reinterpret_cast<unsigned*>(p.partials + blocks * formulas::ActivationStatistics::kFields);
   p.statistics = statistics;
   fill_zero(p.counter, sizeof(unsigned), launch.stream);
-  for_storage(call.dtype, [&](auto launchers) {
-    launchers.run_statistics(call.activation, p, blocks, launch.stream);
+  for_real_storage(call.dtype, [&](auto storage) {
+    using Launchers = ActivationLaunchers<typename decltype(storage)::type>;
+    Launchers::run_statistics(call.activation, p, blocks, launch.stream);
   });
 }
 

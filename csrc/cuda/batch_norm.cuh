@@ -7,11 +7,17 @@
 
 #include "cuda/activation.cuh"
 #include "cuda/batch_norm_merge.cuh"
-#include "cuda/batch_norm_slice.cuh"
+#include "cuda/batch_norm_plan.h"
+#include "cuda/channel_slice.cuh"
 #include "formulas/batch_norm.h"
 #include "formulas/batch_norm_activations.h"
 
 namespace gradkern::cuda {
+
+struct BatchNormParameters {
+  BatchNormCall call;
+  ChannelGrid grid;
+};
 
 // ---- a channel's constants
 
@@ -54,18 +60,11 @@ __device__ __forceinline__ formulas::InputGradient<V> input_gradient_of(
 
 // ---- one vector; its element e belongs to channel e % kChannels of the thread's
 
-template <class T>
-__device__ __forceinline__ T zero() {
-  T x;
-  round_to(0.0f, x);
-  return x;
-}
-
 // Sums of x - shift and of its square.
 template <class T, int kChannels>
 class ShiftedSums {
  public:
-  SumPair::Partial sums[kChannels] = {};
+  Sums<2>::Partial sums[kChannels] = {};
 
   // Shifts by the chunk's first values. `pad`: what adds nothing.
   template <bool kColumns>
@@ -140,7 +139,7 @@ __device__ __forceinline__ void each_gradient(
 }
 
 template <class V>
-__device__ __forceinline__ void add_gradient(SumPair::Partial& sums, const GradientAt<V>& at) {
+__device__ __forceinline__ void add_gradient(Sums<2>::Partial& sums, const GradientAt<V>& at) {
   const double dz = static_cast<double>(at.dz);
   sums.value[0] += dz;
   sums.value[1] = formulas::multiply_add(dz, static_cast<double>(at.xhat), sums.value[1]);
@@ -179,14 +178,24 @@ __global__ void __launch_bounds__(kThreads, 2)
     batch_norm_moments_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
   const T* in[] = {static_cast<const T*>(p.call.x)};
-  const bool aligned = are_aligned<T, kColumns>(p.call, p.call.x);
-  for (int64_t unit = blockIdx.x; unit < p.tiles * p.chunks; unit += gridDim.x) {
-    const Slice<T, kColumns> slice(p, unit);
+  const bool aligned = are_aligned<T, kColumns>(p.grid, p.call.x);
+  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+    const Slice<T, kColumns> slice(p.grid, unit);
     ShiftedSums<T, kChannels> sums(in[0], slice);
     each_vector<kInFlight>(slice, in, aligned, sums.pad(),
                            [&](const Place&, const Vector<T>(&v)[1]) { sums.add(v[0]); });
-    finish_chunk<MomentsOfChannel>(p, slice, unit,
-                                   merge_down<SumPair, kChannels>(sums.sums, p.across));
+    const Sums<2>::Partial* merged = merge_down<Sums<2>, kChannels>(sums.sums, p.grid.across);
+    finish_chunk<MomentsOfChannel>(
+        p.grid, slice, unit,
+        [&](int column) {
+          // Scalar: once for each channel.
+          const T first = in[0][slice.first() + column];
+          return MomentsOfChannel::of_chunk(merged[column], static_cast<double>(slice.values()),
+                                            static_cast<double>(narrow(first)));
+        },
+        [&](int64_t channel, const MomentsOfChannel::Partial& result) {
+          MomentsOfChannel::write(p.call, channel, result);
+        });
   }
 }
 
@@ -198,10 +207,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
   const BatchNormCall& call = p.call;
   const T* in[] = {static_cast<const T*>(call.x), static_cast<const T*>(call.residual)};
-  const bool aligned = are_aligned<T, kColumns>(call, call.x, call.residual, call.y);
+  const bool aligned = are_aligned<T, kColumns>(p.grid, call.x, call.residual, call.y);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t unit = blockIdx.x; unit < p.tiles * p.chunks; unit += gridDim.x) {
-    const Slice<T, kColumns> slice(p, unit);
+  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+    const Slice<T, kColumns> slice(p.grid, unit);
     formulas::Normalisation<Narrow> channels[kChannels];
 #pragma unroll
     for (int k = 0; k < kChannels; k++) {
@@ -223,16 +232,16 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
   const BatchNormCall& call = p.call;
   const T* in[] = {static_cast<const T*>(call.grad_output), static_cast<const T*>(call.x),
                    static_cast<const T*>(call.residual)};
-  const bool aligned = are_aligned<T, kColumns>(call, call.grad_output, call.x, call.residual);
+  const bool aligned = are_aligned<T, kColumns>(p.grid, call.grad_output, call.x, call.residual);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t unit = blockIdx.x; unit < p.tiles * p.chunks; unit += gridDim.x) {
-    const Slice<T, kColumns> slice(p, unit);
+  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+    const Slice<T, kColumns> slice(p.grid, unit);
     formulas::Normalisation<Narrow> channels[kChannels];
 #pragma unroll
     for (int k = 0; k < kChannels; k++) {
       channels[k] = normalisation_of<Narrow>(call, slice.channel_of_element(k));
     }
-    SumPair::Partial sums[kChannels] = {};
+    Sums<2>::Partial sums[kChannels] = {};
     // A gradient of 0 adds nothing.
     each_vector<kGradientsAtOnce<T, kColumns>>(
         slice, in, aligned, zero<T>(), [&](const Place&, const Vector<T>(&v)[3]) {
@@ -240,7 +249,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
               channels, parameters, v,
               [&](int, int k, const GradientAt<Narrow>& at) { add_gradient(sums[k], at); });
         });
-    finish_chunk<GradientSums>(p, slice, unit, merge_down<SumPair, kChannels>(sums, p.across));
+    const Sums<2>::Partial* merged = merge_down<Sums<2>, kChannels>(sums, p.grid.across);
+    finish_chunk<GradientSums>(
+        p.grid, slice, unit, [&](int column) { return merged[column]; },
+        [&](int64_t channel, const GradientSums::Partial& result) {
+          GradientSums::write(p.call, channel, result);
+        });
   }
 }
 
@@ -254,11 +268,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
   const BatchNormCall& call = p.call;
   const T* in[] = {static_cast<const T*>(call.grad_output), static_cast<const T*>(call.x),
                    static_cast<const T*>(call.residual)};
-  const bool aligned = are_aligned<T, kColumns>(call, call.grad_output, call.x, call.residual,
+  const bool aligned = are_aligned<T, kColumns>(p.grid, call.grad_output, call.x, call.residual,
                                                 call.grad_input, call.grad_residual);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t unit = blockIdx.x; unit < p.tiles * p.chunks; unit += gridDim.x) {
-    const Slice<T, kColumns> slice(p, unit);
+  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+    const Slice<T, kColumns> slice(p.grid, unit);
     formulas::Normalisation<Narrow> channels[kChannels];
     formulas::InputGradient<Narrow> gradients[kChannels];
 #pragma unroll
@@ -292,10 +306,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   Vector<T>(&held)[kHeldVectors] = shared_array<HeldElements, Vector<T>, kHeldVectors>();
   const T* x[] = {static_cast<const T*>(call.x)};
   const T* residual = static_cast<const T*>(call.residual);
-  const bool aligned = are_aligned<T, false>(call, call.x, call.residual, call.y);
+  const bool aligned = are_aligned<T, false>(p.grid, call.x, call.residual, call.y);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t channel = blockIdx.x; channel < p.tiles; channel += gridDim.x) {
-    Slice<T, false> slice(p, channel);
+  for (int64_t channel = blockIdx.x; channel < p.grid.tiles; channel += gridDim.x) {
+    Slice<T, false> slice(p.grid, channel);
     ShiftedSums<T, 1> sums(x[0], slice);
     each_vector<kInFlight>(slice, x, aligned, sums.pad(),
                            [&](const Place& place, const Vector<T>(&v)[1]) {
@@ -303,7 +317,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                              sums.add(v[0]);
                            });
     const auto result = MomentsOfChannel::of_chunk(
-        merge_down<SumPair, 1>(sums.sums, 1)[0], static_cast<double>(slice.values()), sums.shift());
+        merge_down<Sums<2>, 1>(sums.sums, 1)[0], static_cast<double>(slice.values()), sums.shift());
     if (threadIdx.x == 0) MomentsOfChannel::write(call, channel, result);
     const formulas::Moments moments = MomentsOfChannel::moments(result);
     const formulas::Normalisation<Narrow> channels[] = {normalisation_of<Narrow>(
@@ -330,22 +344,22 @@ __global__ void __launch_bounds__(kThreads, 2) batch_norm_held_backward_kernel(
   const T* in[] = {static_cast<const T*>(call.grad_output), static_cast<const T*>(call.x),
                    static_cast<const T*>(call.residual)};
   const bool has_residual = call.residual != nullptr;
-  const bool aligned = are_aligned<T, false>(call, call.grad_output, call.x, call.residual,
+  const bool aligned = are_aligned<T, false>(p.grid, call.grad_output, call.x, call.residual,
                                              call.grad_input, call.grad_residual);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t channel = blockIdx.x; channel < p.tiles; channel += gridDim.x) {
-    Slice<T, false> slice(p, channel);
+  for (int64_t channel = blockIdx.x; channel < p.grid.tiles; channel += gridDim.x) {
+    Slice<T, false> slice(p.grid, channel);
     const formulas::Normalisation<Narrow> channels[] = {normalisation_of<Narrow>(call, channel)};
-    SumPair::Partial sums[1] = {};
+    Sums<2>::Partial sums[1] = {};
     each_vector<1>(slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[3]) {
       held[place.index] = v[0];
-      held[p.chunk + place.index] = v[1];
-      if (has_residual) held[2 * p.chunk + place.index] = v[2];
+      held[p.grid.chunk + place.index] = v[1];
+      if (has_residual) held[2 * p.grid.chunk + place.index] = v[2];
       each_gradient<Formula, T>(
           channels, parameters, v,
           [&](int, int k, const GradientAt<Narrow>& at) { add_gradient(sums[k], at); });
     });
-    const SumPair::Partial of_channel = merge_down<SumPair, 1>(sums, 1)[0];
+    const Sums<2>::Partial of_channel = merge_down<Sums<2>, 1>(sums, 1)[0];
     if (threadIdx.x == 0) GradientSums::write(call, channel, of_channel);
     const formulas::InputGradient<Narrow> gradients[] = {
         input_gradient_of<Narrow>(call, channel, of_channel.value[0], of_channel.value[1],
@@ -353,9 +367,9 @@ __global__ void __launch_bounds__(kThreads, 2) batch_norm_held_backward_kernel(
 #pragma unroll 1
     for (; slice.has(1); slice.advance()) {
       const Place place = slice.place();
-      Vector<T> v[3] = {held[place.index], held[p.chunk + place.index],
+      Vector<T> v[3] = {held[place.index], held[p.grid.chunk + place.index],
                         load_some<T>(nullptr, 0, aligned, zero<T>())};
-      if (has_residual) v[2] = held[2 * p.chunk + place.index];
+      if (has_residual) v[2] = held[2 * p.grid.chunk + place.index];
       write_input_gradient<Formula>(call, place, aligned, channels, gradients, parameters, v);
     }
   }

@@ -18,6 +18,10 @@ extern "C" __attribute__((visibility("default"))) const gradkern::Backend* gradk
                                        launch_activation_statistics,
                                        launch_softmax,
                                        batch_norm_workspace_bytes,
-                                       launch_batch_norm};
+                                       launch_batch_norm,
+                                       launch_gated,
+                                       channelwise_workspace_bytes,
+                                       launch_channelwise,
+                                       launch_rrelu};
   return &table;
 }

@@ -2,14 +2,10 @@
 #pragma once
 
 #include "backend.h"
+#include "cuda/launch_plan.h"
 #include "cuda/platform.h"
 
 namespace gradkern::cuda {
-
-inline constexpr int kThreads = 256;
-
-// Vectors that a thread has in flight: enough bytes to cover the latency of device memory.
-inline constexpr int kInFlight = 4;
 
 template <class T>
 struct Complex {
@@ -78,6 +74,13 @@ __device__ __forceinline__ void round_to(Value value, __nv_bfloat16& to) {
 template <class Value>
 __device__ __forceinline__ void round_to(Value value, __half& to) {
   to = __float2half_rn(static_cast<float>(value));
+}
+
+template <class T>
+__device__ __forceinline__ T zero() {
+  T x;
+  round_to(0.0f, x);
+  return x;
 }
 
 template <class T>

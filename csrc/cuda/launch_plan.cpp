@@ -10,6 +10,10 @@ LaunchLimits& launch_limits() {
   return limits;
 }
 
+int64_t elementwise_chunk(DType dtype) {
+  return std::min<int64_t>(kThreads * kInFlight * 16 / element_size(dtype), launch_limits().chunk);
+}
+
 LaunchPlan::LaunchPlan(TensorSpans tensors, const LaunchLimits& limits) : chunk_(limits.chunk) {
   for (const TensorSpan& span : tensors) by_segment_ |= span.segment != span.numel;
   if (by_segment_) chunk_ = std::numeric_limits<int64_t>::max();

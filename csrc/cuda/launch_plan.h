@@ -9,6 +9,11 @@
 
 namespace gradkern::cuda {
 
+inline constexpr int kThreads = 256;
+
+// Vectors that a thread has in flight: enough bytes to cover the latency of device memory.
+inline constexpr int kInFlight = 4;
+
 // One tensor in a kernel's table. `first_block` counts from the table's first block.
 struct TableEntry {
   void* data;
@@ -34,6 +39,10 @@ struct LaunchLimits {
 // In force for this process. Tests lower them, so that a small tensor exercises many chunks and
 // several launches.
 LaunchLimits& launch_limits();
+
+// Elements of one block of an elementwise pass: what its threads have in flight at once, so that
+// small tensors still fill the GPU. The limit lowers it in tests.
+int64_t elementwise_chunk(DType dtype);
 
 // One launch: `tensors` consecutive tensors from `first_tensor`, the first of them from its block
 // `first_unit` on (a tensor of more blocks than a grid holds is spread over launches).

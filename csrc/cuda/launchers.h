@@ -27,4 +27,11 @@ void launch_softmax(const Launch& launch, const SoftmaxCall& call);
 size_t batch_norm_workspace_bytes(const BatchNormCall& call);
 void launch_batch_norm(const Launch& launch, const BatchNormCall& call);
 
+void launch_gated(const Launch& launch, const GatedCall& call);
+
+size_t channelwise_workspace_bytes(const ChannelwiseCall& call);
+void launch_channelwise(const Launch& launch, const ChannelwiseCall& call);
+
+void launch_rrelu(const Launch& launch, const RreluCall& call);
+
 }  // namespace gradkern::cuda

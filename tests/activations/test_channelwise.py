@@ -37,11 +37,6 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-@pytest.fixture(params=["cpu"])
-def backend(request: pytest.FixtureRequest) -> KernelBackend:
-    return KernelBackend(request.param, torch.device("cpu"))
-
-
 def weight_for(entry: Channelwise, x: Tensor, shared: bool = False) -> Tensor:
     if entry.weight == "bias":
         return normal(x.shape[-1], dtype=x.dtype, seed=9)

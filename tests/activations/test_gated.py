@@ -38,11 +38,6 @@ NATIVE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.fixture(params=["cpu"])
-def backend(request: pytest.FixtureRequest) -> KernelBackend:
-    return KernelBackend(request.param, torch.device("cpu"))
-
-
 def arithmetic(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 

@@ -24,11 +24,6 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 SEEDS = (0, 1, -1, 2**40 + 7, -(2**63), 2**63 - 1)
 
 
-@pytest.fixture(params=["cpu"])
-def backend(request: pytest.FixtureRequest) -> KernelBackend:
-    return KernelBackend(request.param, torch.device("cpu"))
-
-
 # ---- the generator -------------------------------------------------------------------------------
 
 

@@ -1,21 +1,40 @@
-// Which vectors of batch normalisation's operands a thread has: by the index alone, so that no bits
-// depend on alignment.
+// Which vectors of operands with channels a thread has: by the index alone, so that no bits depend
+// on alignment.
 #pragma once
 
-#include "batch_norm_call.h"
-#include "cuda/batch_norm_plan.h"
+#include "cuda/channel_plan.h"
 #include "cuda/elements.cuh"
 #include "cuda/platform.h"
 
 namespace gradkern::cuda {
 
-struct BatchNormParameters {
-  BatchNormCall call;
+// A plan, for kernels.
+struct ChannelGrid {
+  ChannelSizes sizes;
   int64_t tiles, chunks, chunk;
   int32_t across;
   double* partials;
   unsigned* counters;  // zero before the launch
+
+  __device__ int64_t units() const { return tiles * chunks; }
 };
+
+inline ChannelGrid channel_grid(const ChannelSizes& sizes, const ChannelPlan& plan) {
+  return {sizes, plan.tiles, plan.chunks, plan.chunk, plan.across, nullptr, nullptr};
+}
+
+// For a reduction to `fields` numbers for each channel; launch.workspace has room for them.
+inline ChannelGrid channel_grid(const ChannelSizes& sizes, const ChannelPlan& plan, int fields,
+                                const Launch& launch) {
+  ChannelGrid grid = channel_grid(sizes, plan);
+  const ChannelWorkspace layout(sizes, plan, fields);
+  if (layout.bytes == 0) return grid;
+  char* workspace = static_cast<char*>(launch.workspace);
+  grid.partials = reinterpret_cast<double*>(workspace + layout.partials);
+  grid.counters = reinterpret_cast<unsigned*>(workspace + layout.counters);
+  fill_zero(grid.counters, layout.bytes - layout.counters, launch.stream);
+  return grid;
+}
 
 // Where a vector lies. Its elements from `count` on belong to the next plane or row, and are left
 // alone; 0 or less: a thread behind the last column.
@@ -25,7 +44,7 @@ struct Place {
   int64_t count;
 };
 
-// The vectors of a chunk of a tile (batch_norm_plan.h), one after the other.
+// The vectors of a chunk of a tile (channel_plan.h), one after the other.
 template <class T, bool kColumns>
 class Slice;
 
@@ -35,14 +54,16 @@ class Slice<T, false> {
   static constexpr int kSize = Vector<T>::kSize;
   static constexpr int kChannels = 1;  // of which a thread has elements
 
-  __device__ Slice(const BatchNormParameters& p, int64_t unit)
-      : inner_(p.call.inner), begin_(unit / p.tiles * p.chunk), index_(begin_ + threadIdx.x) {
-    channel_ = unit % p.tiles;
+  __device__ Slice(const ChannelGrid& grid, int64_t unit)
+      : inner_(grid.sizes.inner),
+        begin_(unit / grid.tiles * grid.chunk),
+        index_(begin_ + threadIdx.x) {
+    channel_ = unit % grid.tiles;
     vectors_ = (inner_ + kSize - 1) / kSize;
-    const int64_t all = p.call.outer * vectors_;
-    end_ = begin_ + p.chunk < all ? begin_ + p.chunk : all;
+    const int64_t all = grid.sizes.outer * vectors_;
+    end_ = begin_ + grid.chunk < all ? begin_ + grid.chunk : all;
     values_ = elements_before(end_) - elements_before(begin_);
-    stride_ = p.call.channels * inner_;
+    stride_ = grid.sizes.channels * inner_;
     first_ = offset_of(begin_);
     vector_ = index_ % vectors_;
     offset_ = offset_of(index_);
@@ -94,17 +115,17 @@ class Slice<T, true> {
   static constexpr int kSize = Vector<T>::kSize;
   static constexpr int kChannels = kSize;
 
-  __device__ Slice(const BatchNormParameters& p, int64_t unit)
-      : all_channels_(p.call.channels), step_(kThreads / p.across) {
-    const int64_t width = p.across * kSize;
-    channel_ = unit % p.tiles * width;
+  __device__ Slice(const ChannelGrid& grid, int64_t unit)
+      : all_channels_(grid.sizes.channels), step_(kThreads / grid.across) {
+    const int64_t width = grid.across * kSize;
+    channel_ = unit % grid.tiles * width;
     channels_ = width < all_channels_ - channel_ ? width : all_channels_ - channel_;
-    const int64_t begin = unit / p.tiles * p.chunk;
-    end_ = begin + p.chunk < p.call.outer ? begin + p.chunk : p.call.outer;
+    const int64_t begin = unit / grid.tiles * grid.chunk;
+    end_ = begin + grid.chunk < grid.sizes.outer ? begin + grid.chunk : grid.sizes.outer;
     values_ = end_ - begin;
     first_ = begin * all_channels_ + channel_;
-    own_channel_ = channel_ + threadIdx.x % p.across * kSize;
-    index_ = begin + threadIdx.x / p.across;
+    own_channel_ = channel_ + threadIdx.x % grid.across * kSize;
+    index_ = begin + threadIdx.x / grid.across;
     offset_ = index_ * all_channels_ + own_channel_;
   }
 
@@ -131,8 +152,8 @@ class Slice<T, true> {
 
 // Whether all vectors of operands at these addresses are aligned and whole.
 template <class T, bool kColumns, class... Pointer>
-__device__ __forceinline__ bool are_aligned(const BatchNormCall& call, Pointer... operands) {
-  const int64_t row = kColumns ? call.channels : call.inner;
+__device__ __forceinline__ bool are_aligned(const ChannelGrid& grid, Pointer... operands) {
+  const int64_t row = kColumns ? grid.sizes.channels : grid.sizes.inner;
   return row % Vector<T>::kSize == 0 && (is_aligned(static_cast<const T*>(operands)) && ...);
 }
 

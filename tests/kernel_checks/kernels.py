@@ -160,6 +160,28 @@ def _batch_norm(
     )
 
 
+def _beside_activations(
+    name: str,
+    symbol: str,
+    case: str,
+    *,
+    reads: int,
+    writes: int = 1,
+    routines: Mapping[DType, str] | None = None,
+    launches: str = "1",
+) -> Kernel:
+    return Kernel(
+        name=name,
+        symbol=symbol,
+        case=case,
+        launches=launches,
+        reads=reads,
+        writes=writes,
+        workload=ACTIVATIONS,
+        routines={DType.FLOAT64: _QUOTIENT} if routines is None else routines,
+    )
+
+
 KERNELS = (
     _norms("2", "SumOfSquares", "norms_of_order_2", REALS),
     _norms("1", "SumOfMagnitudes", "norms_of_order_1"),
@@ -212,6 +234,46 @@ KERNELS = (
         writes=1,
         workload=ACTIVATIONS,
         routines=dict.fromkeys(REALS, _CHANNEL),
+    ),
+    _beside_activations(
+        "gated activations: value",
+        "gated_kernel<*, (GatedPass)0, *>",
+        "gated_values",
+        reads=2,
+    ),
+    _beside_activations(
+        "gated activations: backward",
+        "gated_kernel<*, (GatedPass)1, *>",
+        "gated_backward",
+        reads=3,
+        writes=2,
+    ),
+    _beside_activations(
+        "activations with a parameter for each channel: value",
+        "channelwise_kernel<*>",
+        "channelwise_values",
+        reads=1,
+    ),
+    _beside_activations(
+        "activations with a parameter for each channel: backward",
+        "channelwise_backward_kernel<*>",
+        "channelwise_backward",
+        reads=2,
+        launches="1, and 1 memset",
+    ),
+    _beside_activations(
+        "RReLU: value",
+        "rrelu_kernel<(RreluPass)0, *>",
+        "rrelu_values",
+        reads=1,
+        routines={},
+    ),
+    _beside_activations(
+        "RReLU: backward",
+        "rrelu_kernel<(RreluPass)1, *>",
+        "rrelu_backward",
+        reads=2,
+        routines={},
     ),
     *_softmax(
         *("held rows", "softmax_held_rows_kernel", "softmax_of_held_rows", 1),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib.array_utils import byte_bounds, normalize_axis_index
 
 from gradkern import _core
-from gradkern.activations import Activation
+from gradkern.activations import Activation, as_number
 from gradkern.activations import activation as _row
 from gradkern.batch_norm import fused_activation
 
@@ -266,7 +266,7 @@ def _parameters(row: Activation, given: dict[str, float]) -> list[float]:
     if unknown:
         names = ", ".join(name for name, _ in row.parameters) or "none"
         raise TypeError(f"{row.name} has no parameter {sorted(unknown)[0]}; it has {names}")
-    return [float(given.get(name, standard)) for name, standard in row.parameters]
+    return [as_number(given.get(name, standard), name) for name, standard in row.parameters]
 
 
 def _activated(

@@ -46,6 +46,17 @@ def read_gradients_through(exchange: object, types: tuple[type, ...]) -> None: .
 def clip_grad_norm(
     parameters: list[Any], max_norm: float, norm_type: float
 ) -> tuple[list[torch.Tensor], float, int] | None: ...
+def gated(
+    activation: int, gate: npt.NDArray[Any], up: npt.NDArray[Any], output: npt.NDArray[Any]
+) -> None: ...
+def channelwise(
+    activation: int,
+    input: npt.NDArray[Any],
+    weight: npt.NDArray[Any],
+    output: npt.NDArray[Any],
+    channels: int,
+    inner: int,
+) -> None: ...
 def softmax(
     softmax_pass: SoftmaxPass,
     input: npt.NDArray[Any],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from gradkern.activation_calls import call, call_with_derivative, call_with_stats
-from gradkern.activations import ActivationStats, activation
+from gradkern.activations import ActivationStats, activation, as_number
 
 __all__ = [
     "celu",
@@ -398,7 +398,7 @@ def leaky_relu(
         A tensor like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``negative_slope`` not a number.
         RuntimeError: ``out`` is given and a gradient is wanted, or has another shape; or
             ``inplace`` would write a leaf that requires grad.
 
@@ -409,7 +409,7 @@ def leaky_relu(
         >>> gradkern.functional.leaky_relu(torch.tensor([-2.0, 0.0, 0.5, 4.0]))
         tensor([-0.0200,  0.0000,  0.5000,  4.0000])
     """
-    return call(_LEAKY_RELU, input, (float(negative_slope),), inplace, out)
+    return call(_LEAKY_RELU, input, (as_number(negative_slope, "negative_slope"),), inplace, out)
 
 
 def leaky_relu_with_derivative(
@@ -429,7 +429,7 @@ def leaky_relu_with_derivative(
         Two tensors like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``negative_slope`` not a number.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
         ValueError: ``out`` is not like ``input``.
@@ -439,7 +439,9 @@ def leaky_relu_with_derivative(
         >>> gradkern.functional.leaky_relu_with_derivative(x)[1]
         tensor([0.0100, 1.0000])
     """
-    return call_with_derivative(_LEAKY_RELU, input, (float(negative_slope),), out)
+    return call_with_derivative(
+        _LEAKY_RELU, input, (as_number(negative_slope, "negative_slope"),), out
+    )
 
 
 def leaky_relu_with_stats(
@@ -461,7 +463,7 @@ def leaky_relu_with_stats(
         nothing waits for a GPU.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``negative_slope`` not a number.
         IndexError: there is no such ``channel_dim``.
         NotImplementedError: there are no kernels for its dtype, layout or device.
 
@@ -470,7 +472,9 @@ def leaky_relu_with_stats(
         >>> round(stats.abs_max.item(), 4)
         0.5
     """
-    return call_with_stats(_LEAKY_RELU, input, (float(negative_slope),), channel_dim)
+    return call_with_stats(
+        _LEAKY_RELU, input, (as_number(negative_slope, "negative_slope"),), channel_dim
+    )
 
 
 def elu(
@@ -497,7 +501,7 @@ def elu(
         A tensor like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``alpha`` not a number.
         RuntimeError: ``out`` is given and a gradient is wanted, or has another shape; or
             ``inplace`` would write a leaf that requires grad.
 
@@ -508,7 +512,7 @@ def elu(
         >>> gradkern.functional.elu(torch.tensor([-2.0, 0.0, 0.5, 4.0]))
         tensor([-0.8647,  0.0000,  0.5000,  4.0000])
     """
-    return call(_ELU, input, (float(alpha),), inplace, out, save)
+    return call(_ELU, input, (as_number(alpha, "alpha"),), inplace, out, save)
 
 
 def elu_with_derivative(
@@ -528,7 +532,7 @@ def elu_with_derivative(
         Two tensors like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``alpha`` not a number.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
         ValueError: ``out`` is not like ``input``.
@@ -538,7 +542,7 @@ def elu_with_derivative(
         >>> gradkern.functional.elu_with_derivative(x)[1]
         tensor([0.1353, 1.0000])
     """
-    return call_with_derivative(_ELU, input, (float(alpha),), out)
+    return call_with_derivative(_ELU, input, (as_number(alpha, "alpha"),), out)
 
 
 def elu_with_stats(
@@ -563,7 +567,7 @@ def elu_with_stats(
         nothing waits for a GPU.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``alpha`` not a number.
         IndexError: there is no such ``channel_dim``.
         NotImplementedError: there are no kernels for its dtype, layout or device.
 
@@ -572,7 +576,7 @@ def elu_with_stats(
         >>> round(stats.abs_max.item(), 4)
         0.8647
     """
-    return call_with_stats(_ELU, input, (float(alpha),), channel_dim, save)
+    return call_with_stats(_ELU, input, (as_number(alpha, "alpha"),), channel_dim, save)
 
 
 def selu(
@@ -695,7 +699,7 @@ def celu(
         A tensor like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``alpha`` not a number.
         RuntimeError: ``out`` is given and a gradient is wanted, or has another shape; or
             ``inplace`` would write a leaf that requires grad.
 
@@ -706,7 +710,7 @@ def celu(
         >>> gradkern.functional.celu(torch.tensor([-2.0, 0.0, 0.5, 4.0]))
         tensor([-0.8647,  0.0000,  0.5000,  4.0000])
     """
-    return call(_CELU, input, (float(alpha),), inplace, out, save)
+    return call(_CELU, input, (as_number(alpha, "alpha"),), inplace, out, save)
 
 
 def celu_with_derivative(
@@ -726,7 +730,7 @@ def celu_with_derivative(
         Two tensors like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``alpha`` not a number.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
         ValueError: ``out`` is not like ``input``.
@@ -736,7 +740,7 @@ def celu_with_derivative(
         >>> gradkern.functional.celu_with_derivative(x)[1]
         tensor([0.1353, 1.0000])
     """
-    return call_with_derivative(_CELU, input, (float(alpha),), out)
+    return call_with_derivative(_CELU, input, (as_number(alpha, "alpha"),), out)
 
 
 def celu_with_stats(
@@ -761,7 +765,7 @@ def celu_with_stats(
         nothing waits for a GPU.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or ``alpha`` not a number.
         IndexError: there is no such ``channel_dim``.
         NotImplementedError: there are no kernels for its dtype, layout or device.
 
@@ -770,7 +774,7 @@ def celu_with_stats(
         >>> round(stats.abs_max.item(), 4)
         0.8647
     """
-    return call_with_stats(_CELU, input, (float(alpha),), channel_dim, save)
+    return call_with_stats(_CELU, input, (as_number(alpha, "alpha"),), channel_dim, save)
 
 
 def gelu(
@@ -1161,7 +1165,7 @@ def softplus(
         A tensor like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, ``beta``, or ``threshold`` not a number.
         RuntimeError: ``out`` is given and a gradient is wanted, or has another shape; or
             ``inplace`` would write a leaf that requires grad.
 
@@ -1176,8 +1180,8 @@ def softplus(
         _SOFTPLUS,
         input,
         (
-            float(beta),
-            float(threshold),
+            as_number(beta, "beta"),
+            as_number(threshold, "threshold"),
         ),
         inplace,
         out,
@@ -1203,7 +1207,7 @@ def softplus_with_derivative(
         Two tensors like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, ``beta``, or ``threshold`` not a number.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
         ValueError: ``out`` is not like ``input``.
@@ -1217,8 +1221,8 @@ def softplus_with_derivative(
         _SOFTPLUS,
         input,
         (
-            float(beta),
-            float(threshold),
+            as_number(beta, "beta"),
+            as_number(threshold, "threshold"),
         ),
         out,
     )
@@ -1245,7 +1249,7 @@ def softplus_with_stats(
         nothing waits for a GPU.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, ``beta``, or ``threshold`` not a number.
         IndexError: there is no such ``channel_dim``.
         NotImplementedError: there are no kernels for its dtype, layout or device.
 
@@ -1258,8 +1262,8 @@ def softplus_with_stats(
         _SOFTPLUS,
         input,
         (
-            float(beta),
-            float(threshold),
+            as_number(beta, "beta"),
+            as_number(threshold, "threshold"),
         ),
         channel_dim,
     )
@@ -1380,7 +1384,7 @@ def hardtanh(
         A tensor like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, ``min_val``, or ``max_val`` not a number.
         RuntimeError: ``out`` is given and a gradient is wanted, or has another shape; or
             ``inplace`` would write a leaf that requires grad.
 
@@ -1395,8 +1399,8 @@ def hardtanh(
         _HARDTANH,
         input,
         (
-            float(min_val),
-            float(max_val),
+            as_number(min_val, "min_val"),
+            as_number(max_val, "max_val"),
         ),
         inplace,
         out,
@@ -1422,7 +1426,7 @@ def hardtanh_with_derivative(
         Two tensors like ``input``.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, ``min_val``, or ``max_val`` not a number.
         NotImplementedError: there are no kernels for its dtype, layout or device.
         RuntimeError: it requires grad while grad mode is on.
         ValueError: ``out`` is not like ``input``.
@@ -1436,8 +1440,8 @@ def hardtanh_with_derivative(
         _HARDTANH,
         input,
         (
-            float(min_val),
-            float(max_val),
+            as_number(min_val, "min_val"),
+            as_number(max_val, "max_val"),
         ),
         out,
     )
@@ -1464,7 +1468,7 @@ def hardtanh_with_stats(
         nothing waits for a GPU.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, ``min_val``, or ``max_val`` not a number.
         IndexError: there is no such ``channel_dim``.
         NotImplementedError: there are no kernels for its dtype, layout or device.
 
@@ -1477,8 +1481,8 @@ def hardtanh_with_stats(
         _HARDTANH,
         input,
         (
-            float(min_val),
-            float(max_val),
+            as_number(min_val, "min_val"),
+            as_number(max_val, "max_val"),
         ),
         channel_dim,
     )

@@ -98,6 +98,39 @@ def activation(name: str) -> Activation:
         raise ValueError(f"name is {name!r}; it must be one of {', '.join(TABLE)}") from None
 
 
+def as_number(value: Any, argument: str) -> float:
+    """An activation's parameter, with native's exception type for what is no number.
+
+    Args:
+        value: a number of Python's or NumPy's, or a tensor without dimensions.
+        argument: what it is called where it was given.
+
+    Raises:
+        TypeError: ``value`` is something else; or it is a tensor that requires grad, of which a
+            number would silently drop the gradient.
+
+    Example:
+        >>> as_number(2, "alpha")
+        2.0
+    """
+    if type(value) is float:
+        return value
+    if isinstance(value, Tensor):
+        if value.dim() > 0:
+            raise TypeError(
+                f"{argument} is a tensor of shape {tuple(value.shape)}; it must be a number, or "
+                "have no dimensions"
+            )
+        if value.requires_grad:
+            raise TypeError(f"{argument} is a tensor that requires grad; it must be a number")
+    if not isinstance(value, (str, bytes, bytearray)):  # float() would read them
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"{argument} is a {type(value).__name__}; it must be a real number")
+
+
 def _register_fakes(row: Activation) -> None:
     """What each operator of a row gives for tensors that have no data."""
 

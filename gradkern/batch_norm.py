@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradkern import _core
 from gradkern import _load as _load  # registers the operators
-from gradkern.activations import TABLE
+from gradkern.activations import TABLE, as_number
 
 # The overloads, looked up once: an attribute chain through torch.ops costs .45 us a call.
 training = torch.ops.gradkern.batch_norm_training.default
@@ -67,6 +67,7 @@ def fused_activation(name: str, parameter: float | None = None) -> FusedActivati
         parameter: ``negative_slope`` of leaky_relu, ``alpha`` of elu; None: the default.
 
     Raises:
+        TypeError: ``parameter`` is not a number.
         ValueError: there is no such activation, or it has no parameter, or none of that value.
 
     Example:
@@ -80,7 +81,7 @@ def fused_activation(name: str, parameter: float | None = None) -> FusedActivati
         return plain
     if not _has_parameter(name):
         raise ValueError(f"activation_parameter is {parameter}; it must be None for {name}")
-    return FusedActivation(plain.index, name, float(parameter))
+    return FusedActivation(plain.index, name, as_number(parameter, "activation_parameter"))
 
 
 def _register_fakes() -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib.array_utils import byte_bounds, normalize_axis_index
 
 from gradkern import _core
-from gradkern.activations import Activation
+from gradkern.activations import Activation, as_number
 from gradkern.activations import activation as _row
 from gradkern.batch_norm import fused_activation
 
@@ -28,10 +28,16 @@ __all__ = [
     "activation_with_derivative",
     "batch_norm_backward",
     "batch_norm_forward",
+    "bias_gelu",
+    "bias_silu",
     "clip_by_global_norm",
     "clip_by_value",
+    "geglu",
     "log_softmax",
+    "prelu",
+    "reglu",
     "softmax",
+    "swiglu",
     "tensor_stats",
     "total_norm",
 ]
@@ -266,7 +272,7 @@ def _parameters(row: Activation, given: dict[str, float]) -> list[float]:
     if unknown:
         names = ", ".join(name for name, _ in row.parameters) or "none"
         raise TypeError(f"{row.name} has no parameter {sorted(unknown)[0]}; it has {names}")
-    return [float(given.get(name, standard)) for name, standard in row.parameters]
+    return [as_number(given.get(name, standard), name) for name, standard in row.parameters]
 
 
 def _activated(
@@ -372,6 +378,242 @@ def activation_with_derivative(name: str, x: Array, **parameters: float) -> tupl
     """
     y, dy = _activated(name, _core.ActivationPass.VALUE_AND_DERIVATIVE, x, 2, parameters)
     return y, dy
+
+
+# ---- gated activations ---------------------------------------------------------------------------
+
+_GATED = {name: index for index, (name, _) in enumerate(_core.gated_activations)}
+
+
+def swiglu(gate: Array, up: Array | None = None) -> Array:
+    """``silu(gate) * up``, in one pass: :func:`gradkern.functional.swiglu` for arrays.
+
+    Args:
+        gate: an array of any shape. The halves of a wider array's last axis are read as they lie,
+            without a copy.
+        up: an array like ``gate``; or None: the first half of ``gate``'s last axis is the gate, the
+            second half what it gates.
+
+    Returns:
+        A new array like ``gate``, or, without ``up``, like a half of it.
+
+    Raises:
+        TypeError: ``gate`` or ``up`` is not an array, or has a dtype without kernels.
+        ValueError: ``up`` is not like ``gate``; or, without ``up``, the last axis is odd.
+
+    Source:
+        Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.swiglu(np.float64([1, -1]), np.float64([2, 3])).round(4).tolist()
+        [1.4621, -0.8068]
+    """
+    return _opened("swiglu", gate, up)
+
+
+def geglu(gate: Array, up: Array | None = None, *, approximate: str = "none") -> Array:
+    """``gelu(gate) * up``, in one pass: :func:`gradkern.functional.geglu` for arrays.
+
+    Args:
+        gate, up: as for :func:`swiglu`.
+        approximate: "none" or "tanh", as for :func:`gradkern.functional.gelu`.
+
+    Returns:
+        As :func:`swiglu`.
+
+    Raises:
+        TypeError: as for :func:`swiglu`.
+        ValueError: as for :func:`swiglu`; or ``approximate`` is something else.
+
+    Source:
+        Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.geglu(np.float64([1, -1]), np.float64([2, 3])).round(4).tolist()
+        [1.6827, -0.476]
+    """
+    return _opened("geglu" + _approximation(approximate), gate, up)
+
+
+def reglu(gate: Array, up: Array | None = None) -> Array:
+    """``relu(gate) * up``, in one pass: :func:`gradkern.functional.reglu` for arrays.
+
+    Args:
+        gate, up: as for :func:`swiglu`.
+
+    Returns:
+        As :func:`swiglu`.
+
+    Raises:
+        TypeError, ValueError: as for :func:`swiglu`.
+
+    Source:
+        Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.reglu(np.float32([1, -1, 2, 3])).tolist()
+        [2.0, 0.0]
+    """
+    return _opened("reglu", gate, up)
+
+
+def _required_array(array: Array, argument: str) -> Array:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{argument} is a {type(array).__name__}; it must be a numpy.ndarray")
+    return array
+
+
+def _approximation(approximate: str) -> str:
+    """What the name of a function of gelu ends in."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"approximate is {approximate!r}; it must be one of none, tanh")
+    return "" if approximate == "none" else "_tanh"
+
+
+def _opened(name: str, gate: Array, up: Array | None) -> Array:
+    _required_array(gate, "gate")
+    if up is None:
+        if gate.ndim == 0 or gate.shape[-1] % 2 != 0:
+            raise ValueError(
+                f"gate has shape {gate.shape} and up is None; the last axis must be even, to be "
+                "split in halves"
+            )
+        gate, up = np.split(gate, 2, axis=-1)
+    elif _required_array(up, "up").shape != gate.shape or up.dtype != gate.dtype:
+        raise ValueError(
+            f"up is {up.dtype} of shape {up.shape}; it must be {gate.dtype} of shape {gate.shape} "
+            "like gate"
+        )
+    transposed = gate.flags.f_contiguous and not gate.flags.c_contiguous
+    if transposed:
+        gate, up = gate.T, up.T
+    result = np.empty(gate.shape, gate.dtype)
+    rows = _rows(gate)
+    _core.gated(_GATED[name], rows, _rows(up), result.reshape(rows.shape))
+    return result.T if transposed else result
+
+
+def _rows(array: Array) -> Array:
+    """Two-dimensional, elements of a row side by side; a copy where memory has no such rows."""
+    columns = array.shape[-1] if array.size and array.ndim else 1
+    rows = array.reshape(array.size // columns, columns)
+    step, beside = rows.strides
+    if beside == rows.itemsize and step % rows.itemsize == 0:
+        return rows
+    return np.ascontiguousarray(rows)
+
+
+# ---- activations with a parameter for each channel -----------------------------------------------
+
+_CHANNELWISE = {name: index for index, (name, _, _) in enumerate(_core.channelwise_activations)}
+
+
+def bias_gelu(x: Array, bias: Array, approximate: str = "none") -> Array:
+    """``gelu(x + bias)``, in one pass: :func:`gradkern.functional.bias_gelu` for arrays.
+
+    Args:
+        x: an array of at least one axis.
+        bias: an array of one axis, as long as the last one of ``x``, of ``x``'s dtype.
+        approximate: "none" or "tanh", as for :func:`gradkern.functional.gelu`.
+
+    Returns:
+        A new array like ``x``.
+
+    Raises:
+        TypeError: ``x`` or ``bias`` is not an array, or has a dtype without kernels.
+        ValueError: ``bias`` has another shape or dtype, or ``approximate`` is something else.
+
+    Source:
+        Hendrycks, Gimpel, 2016; fused as in Shoeybi et al., "Megatron-LM", 2019.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.bias_gelu(np.float64([[-1, 2]]), np.float64([0, -1])).round(4).tolist()
+        [[-0.1587, 0.8413]]
+    """
+    return _after_bias("bias_gelu" + _approximation(approximate), x, bias)
+
+
+def bias_silu(x: Array, bias: Array) -> Array:
+    """``silu(x + bias)``, in one pass: :func:`gradkern.functional.bias_silu` for arrays.
+
+    Args:
+        x, bias: as for :func:`bias_gelu`.
+
+    Returns:
+        A new array like ``x``.
+
+    Raises:
+        TypeError, ValueError: as for :func:`bias_gelu`.
+
+    Source:
+        Elfwing, Uchibe, Doya, 2017.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.bias_silu(np.float64([[-1, 2]]), np.float64([0, -1])).round(4).tolist()
+        [[-0.2689, 0.7311]]
+    """
+    return _after_bias("bias_silu", x, bias)
+
+
+def prelu(x: Array, weight: Array) -> Array:
+    """:func:`gradkern.functional.prelu` for arrays: ``weight * x`` where ``x`` is not positive.
+
+    Args:
+        x: an array of any shape.
+        weight: a single slope, or one for each index of axis 1, of ``x``'s dtype.
+
+    Returns:
+        A new array like ``x``.
+
+    Raises:
+        TypeError: ``x`` or ``weight`` is not an array, or has a dtype without kernels.
+        ValueError: ``weight`` has another shape or dtype.
+
+    Source:
+        He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> gradkern.numpy.prelu(np.float32([[-1, -1]]), np.float32([0.25, 0.5])).tolist()
+        [[-0.25, -0.5]]
+    """
+    _required_array(x, "x")
+    single = _required_array(weight, "weight").shape in ((), (1,))
+    if not single and (x.ndim < 2 or weight.shape != x.shape[1:2]):
+        raise ValueError(
+            f"weight has shape {weight.shape}; it must have one element, or one axis as long as "
+            f"axis 1 of x, which has shape {x.shape}"
+        )
+    return _of_channels("prelu", x, weight, "weight", None if single else 1)
+
+
+def _after_bias(name: str, x: Array, bias: Array) -> Array:
+    _required_array(x, "x")
+    _required_array(bias, "bias")
+    if x.ndim == 0 or bias.shape != x.shape[-1:]:
+        raise ValueError(
+            f"bias has shape {bias.shape}; it must have one axis, as long as the last one of x, "
+            f"which has shape {x.shape}"
+        )
+    return _of_channels(name, x, bias, "bias", x.ndim - 1)
+
+
+def _of_channels(name: str, x: Array, weight: Array, argument: str, axis: int | None) -> Array:
+    """A parameter for each index of an axis, or one for all."""
+    if weight.dtype != x.dtype:
+        raise ValueError(f"{argument} has dtype {weight.dtype}; it must have {x.dtype} like x")
+    (dense,) = _readable([x])
+    result = np.empty_like(dense)
+    channels, inner = (1, x.size) if axis is None else _channels(dense, axis)
+    _core.channelwise(
+        _CHANNELWISE[name], dense, np.ascontiguousarray(weight), result, channels, inner
+    )
+    return result
 
 
 # ---- softmax -------------------------------------------------------------------------------------
@@ -593,10 +835,10 @@ def _elements_of_channels(
     return dense, np.asarray(other, order=order)
 
 
-def _channels(dense: Array) -> tuple[int, int]:
-    """How many channels there are, and how many elements lie between two in memory."""
-    behind = dense.shape[2:] if dense.flags.c_contiguous else dense.shape[:1]
-    return dense.shape[1], max(math.prod(behind), 1)
+def _channels(dense: Array, axis: int = 1) -> tuple[int, int]:
+    """How many channels an axis has, and how many elements lie between two in memory."""
+    behind = dense.shape[axis + 1 :] if dense.flags.c_contiguous else dense.shape[:axis]
+    return dense.shape[axis], max(math.prod(behind), 1)
 
 
 def _required_per_channel(array: Array, argument: str, channels: int) -> Array:

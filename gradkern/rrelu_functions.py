@@ -8,6 +8,7 @@ from torch import Tensor
 from gradkern import ops
 from gradkern.activation_autograd import is_transformed
 from gradkern.activation_functions import leaky_relu
+from gradkern.activations import as_number
 from gradkern.rrelu import rectify, rectify_in_place
 from gradkern.tensor_lists import PLAIN_TYPES
 
@@ -43,7 +44,7 @@ def rrelu(
         A tensor like ``input``. Differentiable, also twice.
 
     Raises:
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor, or a bound not a number.
         RuntimeError: ``lower`` is above ``upper``; or ``inplace`` would write a leaf that requires
             grad.
 
@@ -61,6 +62,7 @@ def rrelu(
     """
     if not isinstance(input, Tensor):
         raise TypeError(f"input is a {type(input).__name__}; it must be a tensor")
+    lower, upper = as_number(lower, "lower"), as_number(upper, "upper")
     if not lower <= upper:
         # Native's exception type and words.
         raise RuntimeError("Lower bound should be less than or equal to the upper bound")
@@ -87,7 +89,7 @@ def _random(
         -(2**63), 2**63 - 1, (), dtype=torch.int64, device=input.device, generator=generator
     )
     function = rectify_in_place if inplace else rectify
-    return function(input, seed, float(lower), float(upper))
+    return function(input, seed, lower, upper)
 
 
 def _composed(

@@ -26,7 +26,17 @@ pytest.importorskip("typer", reason="the extra [bench] is not installed")
 
 from typer.testing import CliRunner  # noqa: E402
 
-from benchmarks import agreement, clip, peers, torch_baselines, workloads  # noqa: E402
+from benchmarks import (  # noqa: E402
+    activations,
+    agreement,
+    batch_norm,
+    clip,
+    gated,
+    peers,
+    softmax,
+    torch_baselines,
+    workloads,
+)
 from benchmarks.bandwidth import BandwidthMeter  # noqa: E402
 from benchmarks.command_line import application, devices  # noqa: E402
 from benchmarks.gradients import GradientSet, GradientWorkload, ShrinkingLimit  # noqa: E402
@@ -323,6 +333,27 @@ class TestClipRows:
     def test_titles_are_unique(self) -> None:
         titles = [row.title for row in clip.rows(CPU, quick=False)]
         assert len(set(titles)) == len(titles)
+
+
+# Each has a module in the package.
+FAMILIES = {f.__name__: f for f in (activations, batch_norm, gated, softmax)}
+
+
+class TestFamilies:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_titles_are_unique_and_rows_of_a_workload_together(self, family: str) -> None:
+        rows: list[Row[Any]] = list(FAMILIES[family].rows(CPU, False))
+        assert len({row.title for row in rows}) == len(rows)
+        in_order = [row.workload for row in rows]
+        assert len(list(itertools.groupby(in_order))) == len(set(in_order))
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_both_sides_of_each_row_do_the_same_work(self, family: str) -> None:
+        rows: list[Row[Any]] = list(FAMILIES[family].rows(CPU, True))
+        for workload, group in itertools.groupby(rows, key=lambda row: row.workload):
+            data = workload.make()
+            for row in group:
+                agreement.check(row.title, row.prepare(data), data, workload.dtype)
 
 
 def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:

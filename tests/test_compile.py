@@ -85,7 +85,15 @@ def test_every_operator_has_samples() -> None:
         if name.startswith("gradkern::")
     }
     # tests/activations, tests/batch_norm and tests/test_softmax_autograd.py have the others.
-    families = (*gradkern.activations.TABLE, "batch_norm", "softmax", "log_softmax")
+    families = (
+        *gradkern.activations.TABLE,
+        *gradkern.gated.GATED,
+        *gradkern.channelwise.CHANNELWISE,
+        "random_rrelu",
+        "batch_norm",
+        "softmax",
+        "log_softmax",
+    )
     elsewhere = {n for n in registered if any(n == f or n.startswith(f"{f}_") for f in families)}
     assert registered - elsewhere == set(SAMPLES)
 

@@ -35,7 +35,9 @@ def described(row: Activation) -> dict[str, Any]:
         "derivative_example": repr(row.derivative(short, *defaults)),
         "abs_max_example": round(float(row.value(short, *defaults).abs().max()), 4),
         "signature": ", ".join(["input", arguments] if arguments else ["input"]),
-        "tuple": "(" + "".join(f"float({name}), " for name in names).rstrip(" ") + ")",
+        "tuple": "("
+        + "".join(f'as_number({name}, "{name}"), ' for name in names).rstrip(" ")
+        + ")",
         "in_torch": base is not None,
         "module_example": repr(base()) if base is not None else f"{row.module}({arguments})",
     }

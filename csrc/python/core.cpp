@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -14,10 +15,12 @@
 #include "backend.h"
 #include "batch_norm_call.h"
 #include "build_config.h"
+#include "channelwise_call.h"
 #include "formulas/activation_table.h"
 #include "formulas/batch_norm_activations.h"
 #include "formulas/channelwise_activations.h"
 #include "formulas/gated_activations.h"
+#include "gated_call.h"
 #include "python/torch_door.h"
 #include "softmax_call.h"
 #include "torch_ops/registry.h"
@@ -154,6 +157,47 @@ py::tuple channelwise_activations() {
     rows.append(py::make_tuple(Formula::kName, Formula::Activation::kName, Formula::kWeight));
   });
   return py::tuple(rows);
+}
+
+// From a row to the next, in elements.
+int64_t row_stride(const py::array& rows) { return rows.strides(0) / rows.itemsize(); }
+
+// The arrays have two dimensions, one shape and dtype; the elements of a row lie side by side.
+void gated(int activation, const py::array& gate, const py::array& up, py::array output) {
+  GatedCall call{activation,
+                 GatedPass::kValue,
+                 dtype_of(gate, "gate"),
+                 gate.shape(0),
+                 gate.shape(1),
+                 {gate.data(), up.data()},
+                 {output.mutable_data()},
+                 {row_stride(gate), row_stride(up)},
+                 {row_stride(output)}};
+  if (gate.size() == 0) return;
+  const int64_t strides[] = {call.in_stride[0], call.in_stride[1], call.out_stride[0]};
+  if (std::all_of(std::begin(strides), std::end(strides),
+                  [&](int64_t stride) { return stride == call.columns; })) {
+    call.columns *= call.rows;
+    call.rows = 1;
+  }
+  py::gil_scoped_release release;
+  registry::cpu_backend().gated(numpy_launch(), call);
+}
+
+// The channels are as in ChannelwiseCall; the output has the input's dtype, size and memory order.
+void channelwise(int activation, const py::array& input, const py::array& weight,
+                 const py::array& output, int64_t channels, int64_t inner) {
+  const TensorSpan from = span_of(input, "x", false);
+  const TensorSpan weights = span_of(weight, "weight", false);
+  const TensorSpan to = span_of(output, "output", true);
+  if (from.numel == 0) return;
+  const ChannelwiseCall call{activation,  ChannelwisePass::kValue,
+                             from.dtype,  from.numel / (channels * inner),
+                             channels,    inner,
+                             {from.data}, weights.data,
+                             to.data,     nullptr};
+  py::gil_scoped_release release;
+  registry::cpu_backend().channelwise(numpy_launch(), call);
 }
 
 // Rows of `size` elements, `inner` apart; the output has the input's dtype, size and memory order.
@@ -296,6 +340,9 @@ PYBIND11_MODULE(_core, m) {
       .value("VALUE_AND_DERIVATIVE", ActivationPass::kValueAndDerivative);
   m.def("activation", &activation, py::arg("row"), py::arg("activation_pass"), py::arg("input"),
         py::arg("outputs"), py::arg("parameters"));
+  m.def("gated", &gated, py::arg("activation"), py::arg("gate"), py::arg("up"), py::arg("output"));
+  m.def("channelwise", &channelwise, py::arg("activation"), py::arg("input"), py::arg("weight"),
+        py::arg("output"), py::arg("channels"), py::arg("inner"));
   py::enum_<SoftmaxPass>(m, "SoftmaxPass")
       .value("SOFTMAX", SoftmaxPass::kSoftmax)
       .value("LOG_SOFTMAX", SoftmaxPass::kLogSoftmax);

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradkern.activation_calls import call, call_with_stats
-from gradkern.activations import Activation, ActivationStats
+from gradkern.activations import Activation, ActivationStats, as_number
 
 SAVES = ("output", "input")
 
@@ -45,7 +45,7 @@ class ActivationModule(torch.nn.Module):
             self.save = save
 
     def forward(self, input: Tensor) -> Tensor:
-        parameters = tuple(float(getattr(self, name)) for name, _ in self.row.parameters)
+        parameters = tuple(as_number(getattr(self, name), name) for name, _ in self.row.parameters)
         if self.on_stats is not None:
             output, stats = call_with_stats(
                 self.row, input, parameters, self.channel_dim, self.save

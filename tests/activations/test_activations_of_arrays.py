@@ -116,6 +116,7 @@ def test_a_read_only_input_may_be_read() -> None:
         ),
         (lambda x: gknp.activation("silu", x, alpha=1), TypeError, "silu has no parameter alpha"),
         (lambda x: gknp.activation("elu", x, beta=1), TypeError, "no parameter beta; it has alpha"),
+        (lambda x: gknp.activation("elu", x, alpha="1"), TypeError, "alpha is a str; it must be a"),
         (lambda x: gknp.activation("silu", x.astype(int)), TypeError, "x has dtype int64"),
         (lambda x: gknp.activation("silu", x.astype(complex)), TypeError, "x has dtype complex128"),
         (lambda x: gknp.activation("silu", x, out=[1.0]), TypeError, "out is a list"),

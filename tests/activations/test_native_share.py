@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from table_rows import ROWS, function, name, normal, same_bits
@@ -154,10 +155,44 @@ def test_parameters_without_a_meaning() -> None:
     refused(lambda: f.hardtanh(x, 2, 1), ValueError, words)
     refused(lambda: f.hardtanh(x, 2, 1, inplace=True), ValueError, words, x)
     refused(lambda: f.gelu(x, approximate="sigmoid"), RuntimeError, "must be either none or tanh")
-    with pytest.raises(ValueError, match="could not convert"):
-        f.elu(x, "x")
-    with pytest.raises(TypeError):
-        f.elu(x, None)
+
+
+NO_NUMBERS = {
+    "text": "x",
+    "digits": "1",
+    "None": None,
+    "list": [1.0],
+    "tensor of an element": torch.ones(1),
+    "tensor of two": torch.ones(2),
+    "tensor that requires grad": torch.tensor(1.0, requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("bad", NO_NUMBERS)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.parameters], ids=name)
+def test_parameters_that_are_no_numbers(row: Activation, bad: str) -> None:
+    x, value = normal(5), NO_NUMBERS[bad]
+    for parameter, _ in row.parameters:
+        named: dict[str, Any] = {parameter: value}
+        error, _ = outcome(lambda named=named: native(row)(x, **named))
+        # hardtanh compares its bounds before it looks at them.
+        assert error is TypeError or (row.name == "hardtanh" and bad == "tensor of two")
+        for suffix in ("", "_with_derivative", "_with_stats"):
+            call = function(row, suffix)
+            refused(lambda c=call, n=named: c(x, **n), TypeError, f"{parameter} is a .*must be a")
+        module = getattr(gradkern.nn, row.module)()
+        setattr(module, parameter, value)
+        refused(lambda m=module: m(x), TypeError, f"{parameter} is a ")
+
+
+def test_numbers_of_numpy_and_tensors_without_dimensions_are_parameters() -> None:
+    x = normal(5)
+    want = gradkern.functional.elu(x, 0.5)
+    for alpha in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5)):
+        assert same_bits(gradkern.functional.elu(x, alpha), want)
+    compiled = torch.compile(gradkern.functional.elu, fullgraph=True, backend="aot_eager")
+    for number in (0.5, 0.25, 2):  # the second one makes it symbolic
+        assert same_bits(compiled(x, number), gradkern.functional.elu(x, number))
 
 
 @pytest.mark.parametrize("row", [TABLE["silu"], TABLE["elu"]], ids=name)

@@ -282,6 +282,9 @@ def test_small_tensors(backend: KernelBackend, shape: tuple[int, ...]) -> None:
 
 def test_bad_arguments() -> None:
     x, seed, out = normal(3), torch.tensor(1), torch.full((3,), 7.0)
+    for training in (False, True):
+        with pytest.raises(TypeError, match="upper is a str; it must be a real number"):
+            G.rrelu(torch.ones(3), 0.1, "1", training)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="input is a list; it must be a tensor"):
         G.rrelu([1.0])  # type: ignore[arg-type]
     for training in (False, True):

@@ -308,6 +308,10 @@ class TestBadInput:
             G.batch_norm(
                 self.x, None, None, training=True, activation="relu", activation_parameter=2
             )
+        with pytest.raises(TypeError, match="activation_parameter is a str; it must be a real"):
+            G.batch_norm(
+                self.x, None, None, training=True, activation="elu", activation_parameter="x"
+            )
 
     def test_residual(self) -> None:
         with pytest.raises(ValueError, match=r"residual has shape \(4, 1\); it must have \(4, 3\)"):

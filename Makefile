@@ -44,11 +44,14 @@ wheel: $(STAMP)
 	$(BIN)/pip wheel -q --no-build-isolation --no-deps --wheel-dir dist .
 	@ls dist
 
-# Compiles the CUDA kernels with nvcc. They need no GPU and no torch with CUDA to be built. What `make
-# sass` reads is kept; -lineinfo changes no instruction.
+# Compiles the CUDA kernels with nvcc, for all GPUs it knows or for those of CUDA_ARCHITECTURES. They
+# need no GPU and no torch with CUDA to be built. What `make sass` reads is kept; -lineinfo changes no
+# instruction.
+CUDA_ARCHITECTURES ?=
 cuda: $(STAMP)
 	mkdir -p build/cuda/kept
 	$(BIN)/cmake -S . -B build/cuda -G Ninja -DGRADKERN_CUDA=ON \
+	  $(if $(CUDA_ARCHITECTURES),"-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)") \
 	  -DCMAKE_CUDA_FLAGS="-lineinfo --keep --keep-dir=$(abspath build/cuda/kept)" \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)

@@ -80,7 +80,13 @@ def test_prints_the_monitors_verdict_then_every_remedy_with_what_it_did(printed:
         "Vanishing": (
             "VANISHING",
             "sigmoid",
-            ("ReLU, He init", "batch norm", "skip connections", "SELU, LeCun init"),
+            (
+                "ReLU, He init",
+                "batch norm",
+                "skip connections",
+                "residual network",
+                "SELU, LeCun init",
+            ),
         ),
         "Diverging": ("EXPLODING", "learning rate", ("learning rate 0.05", "batch norm, lr 1")),
         "Exploding": ("EXPLODING", "recurrence", ("recurrent, clipped", "recurrent weights I")),
@@ -94,6 +100,19 @@ def test_prints_the_monitors_verdict_then_every_remedy_with_what_it_did(printed:
             *(text.index(name, text.index("Each remedy applied")) for name in remedies),
         ]
         assert places == sorted(places), section
+
+
+def test_compares_activations_with_fitting_initialisations(printed: str) -> None:
+    table = printed[printed.index("30 layers with other activations") :]
+    number = r"\d\.\de[+-]\d\d"
+    for name in ("tanh", "ReLU", "leaky ReLU", "RReLU", "PReLU", "ELU", "SELU"):
+        row = re.search(rf"^\W*{name} +(He|LeCun|Glorot) +({number}) .*$", table, re.MULTILINE)
+        assert row, f"no row of {name}"
+        assert float(row[2]) > 1e-6
+        assert "VANISHING" not in row[0]
+    sigmoid = re.search(rf"^\W*sigmoid +Glorot +({number}) .* VANISHING", table, re.MULTILINE)
+    assert sigmoid
+    assert float(sigmoid[1]) < 1e-12
 
 
 def test_names_the_report_that_it_wrote(printed: str, drawn: Path) -> None:
@@ -167,7 +186,9 @@ def test_native_norms_lose_what_has_vanished(runs: dict[str, Run]) -> None:
     assert "output" not in profile.native_lost
 
 
-@pytest.mark.parametrize("remedy", ["batch norm", "skip connections", "SELU, LeCun init"])
+@pytest.mark.parametrize(
+    "remedy", ["batch norm", "skip connections", "residual network", "SELU, LeCun init"]
+)
 def test_remedies_let_the_gradient_through(runs: dict[str, Run], remedy: str) -> None:
     assert runs[remedy].first.first_to_last > 1e6 * runs["30 sigmoid layers"].first.first_to_last
     assert runs[remedy].verdict != "VANISHING"

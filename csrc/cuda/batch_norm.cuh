@@ -216,10 +216,11 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int k = 0; k < kChannels; k++) {
       channels[k] = normalisation_of<Narrow>(call, slice.channel_of_element(k));
     }
-    each_vector<1>(slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[2]) {
-      store_some(static_cast<T*>(call.y) + place.offset, place.count, aligned,
-                 normalised<Formula>(channels, parameters, v[0], v[1]));
-    });
+    each_vector<1, 1>(slice, in, aligned, zero<T>(),
+                      [&](const Place& place, const Vector<T>(&v)[2]) {
+                        store_some(static_cast<T*>(call.y) + place.offset, place.count, aligned,
+                                   normalised<Formula>(channels, parameters, v[0], v[1]));
+                      });
   }
 }
 
@@ -243,7 +244,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
     }
     Sums<2>::Partial sums[kChannels] = {};
     // A gradient of 0 adds nothing.
-    each_vector<kGradientsAtOnce<T, kColumns>>(
+    each_vector<kGradientsAtOnce<T, kColumns>, 1>(
         slice, in, aligned, zero<T>(), [&](const Place&, const Vector<T>(&v)[3]) {
           each_gradient<Formula, T>(
               channels, parameters, v,
@@ -286,7 +287,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
       const double sum_dz_xhat = constant ? 0 : call.sum_dz_xhat[channel];
       gradients[k] = input_gradient_of<Narrow>(call, channel, sum_dz, sum_dz_xhat, call.count);
     }
-    each_vector<kGradientsAtOnce<T, kColumns>>(
+    each_vector<kGradientsAtOnce<T, kColumns>, 1>(
         slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[3]) {
           write_input_gradient<Formula>(call, place, aligned, channels, gradients, parameters, v);
         });
@@ -351,14 +352,15 @@ __global__ void __launch_bounds__(kThreads, 2) batch_norm_held_backward_kernel(
     Slice<T, false> slice(p.grid, channel);
     const formulas::Normalisation<Narrow> channels[] = {normalisation_of<Narrow>(call, channel)};
     Sums<2>::Partial sums[1] = {};
-    each_vector<1>(slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[3]) {
-      held[place.index] = v[0];
-      held[p.grid.chunk + place.index] = v[1];
-      if (has_residual) held[2 * p.grid.chunk + place.index] = v[2];
-      each_gradient<Formula, T>(
-          channels, parameters, v,
-          [&](int, int k, const GradientAt<Narrow>& at) { add_gradient(sums[k], at); });
-    });
+    each_vector<1, 1>(
+        slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[3]) {
+          held[place.index] = v[0];
+          held[p.grid.chunk + place.index] = v[1];
+          if (has_residual) held[2 * p.grid.chunk + place.index] = v[2];
+          each_gradient<Formula, T>(
+              channels, parameters, v,
+              [&](int, int k, const GradientAt<Narrow>& at) { add_gradient(sums[k], at); });
+        });
     const Sums<2>::Partial of_channel = merge_down<Sums<2>, 1>(sums, 1)[0];
     if (threadIdx.x == 0) GradientSums::write(call, channel, of_channel);
     const formulas::InputGradient<Narrow> gradients[] = {

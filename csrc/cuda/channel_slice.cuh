@@ -158,16 +158,17 @@ __device__ __forceinline__ bool are_aligned(const ChannelGrid& grid, Pointer... 
 }
 
 // Calls visit(place, vectors) for the thread's vectors of each input, kAtOnce of which are loaded
-// before the first is visited. An input that is null is all `pad`, as are the elements from a
-// place's count on.
-template <int kAtOnce, class T, bool kColumns, int kIn, class Visit>
+// before the first is visited. The elements from a place's count on are `pad`, and all of those of
+// the last kOptional inputs where they are null.
+template <int kAtOnce, int kOptional = 0, class T, bool kColumns, int kIn, class Visit>
 __device__ __forceinline__ void each_vector(Slice<T, kColumns> slice, const T* const (&in)[kIn],
                                             bool aligned, T pad, Visit visit) {
   const auto load = [&](const Place& place, Vector<T>(&v)[kIn]) {
 #pragma unroll
     for (int k = 0; k < kIn; k++) {
-      v[k] = in[k] == nullptr ? load_some(in[k], 0, aligned, pad)
-                              : load_some(in[k] + place.offset, place.count, aligned, pad);
+      v[k] = k >= kIn - kOptional && in[k] == nullptr
+                 ? load_some(in[k], 0, aligned, pad)
+                 : load_some(in[k] + place.offset, place.count, aligned, pad);
     }
   };
   // Copies of the loop's body would cost registers; kAtOnce says how many there are.

@@ -45,7 +45,7 @@ def _candidate(shown: str, name: str, scheme: str, make: Callable[[], nn.Module]
         torch.optim.Adam, lr=1e-3
     )
     recipe = f"width 64, {scheme} initialisation, Adam 1e-3"
-    return Candidate(scheme, Workload(shown, recipe, network, optimizer, epochs=15, quick_epochs=1))
+    return Candidate(scheme, Workload(shown, recipe, network, optimizer, epochs=10, quick_epochs=1))
 
 
 CANDIDATES: tuple[Candidate, ...] = (
@@ -53,8 +53,8 @@ CANDIDATES: tuple[Candidate, ...] = (
     _candidate("tanh", "tanh", "Glorot", gradkern.nn.Tanh),
     _candidate("ReLU", "relu", "He", gradkern.nn.ReLU),
     _candidate("leaky ReLU", "leaky_relu", "He", gradkern.nn.LeakyReLU),
-    _candidate("RReLU", "rrelu", "He", nn.RReLU),
-    _candidate("PReLU", "prelu", "He", nn.PReLU),
+    _candidate("RReLU", "rrelu", "He", gradkern.nn.RReLU),
+    _candidate("PReLU", "prelu", "He", gradkern.nn.PReLU),
     _candidate("ELU", "elu", "He", gradkern.nn.ELU),
     _candidate("SELU", "selu", "LeCun", gradkern.nn.SELU),
 )

@@ -32,6 +32,7 @@ _STYLES = (
     ("#117733", "<", "-."),
     ("#882255", ">", ":"),
     ("#661100", "h", "-"),
+    ("#999933", "p", "--"),
 )
 _GREY = "#595959"
 _BAND = "#F0E442"
@@ -98,9 +99,8 @@ def draw(results: Sequence[Result]) -> Figure:
 def _draw_profiles(axes: Axes, result: Result, group: Sequence[_Line]) -> None:
     """Norm against depth: the sick network's first step, and each run's end."""
     first = group[0].run.first
-    depth = range(1, len(first.layers) + 1)
     axes.semilogy(
-        depth,
+        range(1, len(first.layers) + 1),
         first.norms,
         color=_GREY,
         marker="o",
@@ -112,7 +112,7 @@ def _draw_profiles(axes: Axes, result: Result, group: Sequence[_Line]) -> None:
     for line in group:
         run = line.run
         axes.semilogy(
-            depth,
+            range(1, len(run.now.layers) + 1),  # a remedy may be less deep
             run.now.norms,
             color=line.colour,
             marker=line.marker,

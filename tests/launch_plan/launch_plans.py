@@ -10,7 +10,7 @@ import subprocess
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -64,12 +64,23 @@ class Limits(ctypes.Structure):
     )
 
 
+class ChannelSizes(ctypes.Structure):
+    """ChannelSizes."""
+
+    _fields_ = (
+        ("outer", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("inner", ctypes.c_int64),
+    )
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The library, built if a source is newer."""
     built = BUILD / "liblaunch_plan.so"
-    sources = [SOURCE / "plan_driver.cpp", CSRC / "cuda" / "launch_plan.cpp"]
-    headers = [CSRC / "backend.h", *(CSRC / "cuda").glob("*.h"), CSRC / "cuda" / "table.cuh"]
+    planners = ("launch_plan.cpp", "channel_plan.cpp", "batch_norm_plan.cpp")
+    sources = [SOURCE / "plan_driver.cpp", *(CSRC / "cuda" / name for name in planners)]
+    headers = [*CSRC.glob("*.h"), *(CSRC / "cuda").glob("*.h"), CSRC / "cuda" / "table.cuh"]
     BUILD.mkdir(parents=True, exist_ok=True)
     with FileLock(BUILD / "lock"):
         newest = max(
@@ -83,6 +94,7 @@ def library() -> ctypes.CDLL:
     for name in ("plan_allocated", "plan_blocks", "plan_chunk", "plan_launch_count"):
         getattr(functions, name).restype = ctypes.c_int64
     functions.plan_by_segment.restype = ctypes.c_bool
+    functions.batch_norm_is_held.restype = ctypes.c_bool
     functions.make_plan.restype = ctypes.c_void_p
     return functions
 
@@ -202,6 +214,46 @@ def workspace_layout(tensors: int, blocks: int, fields: int) -> dict[str, int]:
         ctypes.c_int64(tensors), ctypes.c_int64(blocks), ctypes.c_int(fields), _address(offsets)
     )
     return dict(zip(("table", "partials", "counters", "bytes"), map(int, offsets), strict=True))
+
+
+class ChannelPlan(NamedTuple):
+    """A ChannelPlan, and the ChannelWorkspace of `fields` numbers."""
+
+    tiles: int
+    chunks: int
+    chunk: int
+    across: int
+    units: int
+    counters: int
+    workspace: int
+
+
+def channel_plan(
+    sizes: tuple[int, int, int],
+    dtype: int = FLOAT32,
+    limits: Limits | None = None,
+    fields: int = 3,
+) -> ChannelPlan:
+    """Of outer * channels * inner elements."""
+    numbers = np.zeros(len(ChannelPlan._fields), np.int64)
+    library().channel_plan(
+        ChannelSizes(*sizes),
+        ctypes.c_int(dtype),
+        limits or default_limits(),
+        ctypes.c_int(fields),
+        _address(numbers),
+    )
+    return ChannelPlan(*map(int, numbers))
+
+
+def batch_norm_is_held(
+    sizes: tuple[int, int, int], dtype: int = FLOAT32, *, backward: bool = False
+) -> bool:
+    """Whether a block keeps its channel in shared memory; the backward pass reads three inputs."""
+    held: bool = library().batch_norm_is_held(
+        ChannelSizes(*sizes), ctypes.c_int(dtype), default_limits(), ctypes.c_bool(backward)
+    )
+    return held
 
 
 def _address(array: Array) -> ctypes.c_void_p:

@@ -1,10 +1,12 @@
-// csrc/cuda/launch_plan.cpp and csrc/cuda/table.cuh as C functions, for plans of any size: no
-// element is ever touched.
+// csrc/cuda/launch_plan.cpp, channel_plan.cpp, batch_norm_plan.cpp and table.cuh as C functions,
+// for plans of any size: no element is ever touched.
 
 #include <cstdlib>
 #include <new>
 #include <vector>
 
+#include "cuda/batch_norm_plan.h"
+#include "cuda/channel_plan.h"
 #include "cuda/launch_plan.h"
 #include "cuda/table.cuh"
 
@@ -82,6 +84,34 @@ void workspace_layout(int64_t tensors, int64_t blocks, int fields, uint64_t* off
   offsets[1] = layout.partials;
   offsets[2] = layout.counters;
   offsets[3] = layout.bytes;
+}
+
+void channel_plan(ChannelSizes sizes, int dtype, LaunchLimits limits, int fields,
+                  int64_t* numbers) {
+  const ChannelPlan plan(sizes, static_cast<gradkern::DType>(dtype), limits);
+  const ChannelWorkspace workspace(sizes, plan, fields);
+  const int64_t made[] = {plan.tiles,
+                          plan.chunks,
+                          plan.chunk,
+                          plan.across,
+                          plan.units(),
+                          static_cast<int64_t>(workspace.counters),
+                          static_cast<int64_t>(workspace.bytes)};
+  for (const int64_t number : made) *numbers++ = number;
+}
+
+// Of the forward pass, or of the backward pass with a residual.
+bool batch_norm_is_held(ChannelSizes sizes, int dtype, LaunchLimits limits, bool backward) {
+  gradkern::BatchNormCall call{};
+  call.pass = backward ? gradkern::BatchNormPass::kBackward : gradkern::BatchNormPass::kForward;
+  call.dtype = static_cast<gradkern::DType>(dtype);
+  call.outer = sizes.outer;
+  call.channels = sizes.channels;
+  call.inner = sizes.inner;
+  call.residual = &call;
+  const BatchNormPlan plan(call, limits);
+  const bool whole = plan.chunks == 1 && plan.tiles == sizes.channels;
+  return plan.held && whole;
 }
 
 }  // extern "C"

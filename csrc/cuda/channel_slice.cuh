@@ -171,27 +171,27 @@ __device__ __forceinline__ void each_vector(Slice<T, kColumns> slice, const T* c
                  : load_some(in[k] + place.offset, place.count, aligned, pad);
     }
   };
-  // Copies of the loop's body would cost registers; kAtOnce says how many there are.
-#pragma unroll 1
-  while (slice.has(kAtOnce)) {
-    Place places[kAtOnce];
-    Vector<T> v[kAtOnce][kIn];
-#pragma unroll
-    for (int j = 0; j < kAtOnce; j++) {
-      places[j] = slice.place();
-      load(places[j], v[j]);
-      slice.advance();
-    }
-#pragma unroll
-    for (int j = 0; j < kAtOnce; j++) visit(places[j], v[j]);
-  }
+  // Copies of the loops' bodies would cost registers; kAtOnce says how many there are.
   if constexpr (kAtOnce > 1) {
 #pragma unroll 1
-    for (; slice.has(1); slice.advance()) {
-      Vector<T> v[kIn];
-      load(slice.place(), v);
-      visit(slice.place(), v);
+    while (slice.has(kAtOnce)) {
+      Place places[kAtOnce];
+      Vector<T> v[kAtOnce][kIn];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; j++) {
+        places[j] = slice.place();
+        load(places[j], v[j]);
+        slice.advance();
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; j++) visit(places[j], v[j]);
     }
+  }
+#pragma unroll 1
+  for (; slice.has(1); slice.advance()) {
+    Vector<T> v[kIn];
+    load(slice.place(), v);
+    visit(slice.place(), v);
   }
 }
 

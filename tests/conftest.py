@@ -60,3 +60,11 @@ def simt_library() -> None:
     reason = _core.load_backend("simt", str(emulator.load().library))
     if reason:
         pytest.fail(f"the host build of the CUDA kernels can't be loaded: {reason}")
+
+
+@pytest.fixture
+def nothing_compiled_before() -> Iterator[None]:
+    """With Dynamo's caches empty, and left so: recompilations are counted over all tests."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

@@ -12,8 +12,6 @@
 namespace gradkern::cuda {
 namespace {
 
-int64_t blocks_of(int64_t numel, int64_t chunk) { return numel / chunk + (numel % chunk != 0); }
-
 ActivationParameters parameters_of_call(const ActivationCall& call, int64_t chunk) {
   ActivationParameters p{};
   std::copy_n(call.in, 2, p.in);
@@ -31,12 +29,12 @@ void launch_activation(const Launch& launch, const ActivationCall& call) {
   const ActivationParameters p = parameters_of_call(call, elementwise_chunk(call.dtype));
   for_real_storage(call.dtype, [&](auto storage) {
     using Launchers = ActivationLaunchers<typename decltype(storage)::type>;
-    Launchers::run(call.activation, call.pass, p, blocks_of(call.numel, p.chunk), launch.stream);
+    Launchers::run(call.activation, call.pass, p, parts_of(call.numel, p.chunk), launch.stream);
   });
 }
 
 size_t activation_workspace_bytes(int64_t numel) {
-  const int64_t blocks = blocks_of(numel, launch_limits().chunk);
+  const int64_t blocks = parts_of(numel, launch_limits().chunk);
   return blocks * formulas::ActivationStatistics::kFields * sizeof(double) + sizeof(unsigned);
 }
 
@@ -49,7 +47,7 @@ void launch_activation_statistics(const Launch& launch, const ActivationCall& ca
   ActivationStatisticsParameters p{};
   p.activation = parameters_of_call(call, launch_limits().chunk);
   p.channels = channels;
-  const int64_t blocks = blocks_of(call.numel, p.activation.chunk);
+  const int64_t blocks = parts_of(call.numel, p.activation.chunk);
   p.partials = static_cast<double*>(launch.workspace);
   p.counter =
       reinterpret_cast<unsigned*>(p.partials + blocks * formulas::ActivationStatistics::kFields);

@@ -9,12 +9,10 @@ namespace {
 // merging them takes longer than reading them.
 constexpr int64_t kWantedUnits = 1024, kShortestChunk = 4096;
 
-int64_t parts(int64_t n, int64_t size) { return n / size + (n % size != 0); }
-
 }  // namespace
 
 int64_t vectors_of_planes(const ChannelSizes& sizes, DType dtype) {
-  return sizes.outer * parts(sizes.inner, 16 / element_size(dtype));
+  return sizes.outer * parts_of(sizes.inner, 16 / element_size(dtype));
 }
 
 ChannelPlan::ChannelPlan(const ChannelSizes& sizes, DType dtype, const LaunchLimits& limits) {
@@ -27,17 +25,17 @@ ChannelPlan::ChannelPlan(const ChannelSizes& sizes, DType dtype, const LaunchLim
     unit = vector;
     all = vectors_of_planes(sizes, dtype);
   } else {
-    across = threads_across(parts(sizes.channels, vector));
+    across = threads_across(parts_of(sizes.channels, vector));
     unit = across * vector;
-    tiles = parts(sizes.channels, unit);
+    tiles = parts_of(sizes.channels, unit);
     all = sizes.outer;
   }
   int64_t elements = limits.chunk;
-  while (elements >= 2 * kShortestChunk && tiles * parts(all * unit, elements) < kWantedUnits) {
+  while (elements >= 2 * kShortestChunk && tiles * parts_of(all * unit, elements) < kWantedUnits) {
     elements /= 2;
   }
   chunk = std::max<int64_t>(1, elements / unit);
-  chunks = parts(all, chunk);
+  chunks = parts_of(all, chunk);
 }
 
 ChannelWorkspace::ChannelWorkspace(const ChannelSizes& sizes, const ChannelPlan& plan, int fields) {

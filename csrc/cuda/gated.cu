@@ -26,10 +26,10 @@ void run(const GatedParameters& p, int64_t blocks, void* stream) {
 void launch_gated(const Launch& launch, const GatedCall& call) {
   set_device(launch.device);
   const int64_t size = 16 / element_size(call.dtype);
-  GatedParameters p{call, call.columns / size + (call.columns % size != 0), 0};
+  GatedParameters p{call, parts_of(call.columns, size), 0};
   p.chunk = elementwise_chunk(call.dtype) / size;
   const int64_t all = call.rows * p.vectors;
-  const int64_t blocks = std::min(all / p.chunk + (all % p.chunk != 0), launch_limits().blocks);
+  const int64_t blocks = std::min(parts_of(all, p.chunk), launch_limits().blocks);
   for_real_storage(call.dtype, [&](auto storage) {
     using T = typename decltype(storage)::type;
     formulas::GatedActivations::each([&](int index, auto formula) {

@@ -40,9 +40,8 @@ LaunchPlan::LaunchPlan(TensorSpans tensors, const LaunchLimits& limits) : chunk_
 
 int64_t LaunchPlan::blocks_of(const TensorSpan& span) const {
   if (by_segment_) return span.segments();
-  // Not (numel + chunk - 1) / chunk, which could pass 2^63. An empty tensor has a block as well: it
-  // has a norm.
-  return std::max<int64_t>(1, span.numel / chunk_ + (span.numel % chunk_ != 0));
+  // An empty tensor has a block as well: it has a norm.
+  return std::max<int64_t>(1, parts_of(span.numel, chunk_));
 }
 
 void LaunchPlan::fill(const PlannedLaunch& launch, TensorSpans tensors, TableEntry* table) const {

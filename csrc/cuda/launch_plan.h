@@ -77,6 +77,10 @@ class LaunchPlan {
   bool by_segment_ = false;
 };
 
+// How many parts of `size` there are in n, the last of them not whole. Not (n + size - 1) / size,
+// which could pass 2^63.
+inline int64_t parts_of(int64_t n, int64_t size) { return n / size + (n % size != 0); }
+
 // The smallest power of two from `n` on, up to a warp.
 inline int32_t threads_across(int64_t n) {
   int32_t threads = 1;

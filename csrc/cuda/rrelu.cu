@@ -12,8 +12,7 @@ namespace gradkern::cuda {
 void launch_rrelu(const Launch& launch, const RreluCall& call) {
   set_device(launch.device);
   const RreluParameters p{call, elementwise_chunk(call.dtype)};
-  const int64_t blocks =
-      std::min(call.numel / p.chunk + (call.numel % p.chunk != 0), launch_limits().blocks);
+  const int64_t blocks = std::min(parts_of(call.numel, p.chunk), launch_limits().blocks);
   for_real_storage(call.dtype, [&](auto storage) {
     using T = typename decltype(storage)::type;
     const auto run = [&](auto kernel) { cuda::launch(kernel, blocks, kThreads, launch.stream, p); };

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -281,13 +281,6 @@ def test_only_inputs_are_saved() -> None:
 
 
 # ---- tracing -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nothing_compiled_before() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @entries

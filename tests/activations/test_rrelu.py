@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -309,13 +308,6 @@ def test_bad_arguments() -> None:
 
 
 # ---- tracing -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nothing_compiled_before() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def test_opcheck() -> None:

@@ -18,18 +18,7 @@ namespace {
 constexpr double kParameters[2] = {1, 2};  // of those that have any: valid for all
 
 // What the storage's rounding leaves of a result, and float32 arithmetic of a small one.
-double tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 1e-11;
-    case DType::kBFloat16:
-      return 0x1p-7;
-    case DType::kFloat16:
-      return 0x1p-9;
-    default:
-      return 1e-4;
-  }
-}
+constexpr ByStorage tolerance_of{1e-4, 1e-11, 0x1p-7, 0x1p-9};
 
 void expect_near(double got, double want, DType dtype, const char* what, int64_t index) {
   if (std::abs(got - want) <= tolerance_of(dtype)) return;

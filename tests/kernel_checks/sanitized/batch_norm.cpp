@@ -26,18 +26,7 @@ constexpr double kEps = 1e-5;
 constexpr double kParameters[2] = {0.5, 0};
 
 // What the storage's rounding leaves of a result, and float32 arithmetic of a small one.
-double tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 1e-11;
-    case DType::kBFloat16:
-      return 0x1p-7;
-    case DType::kFloat16:
-      return 0x1p-9;
-    default:
-      return 1e-4;
-  }
-}
+constexpr ByStorage tolerance_of{1e-4, 1e-11, 0x1p-7, 0x1p-9};
 
 // One problem: its tensors, and the textbook's results in float64.
 class Problem {

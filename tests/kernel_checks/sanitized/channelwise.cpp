@@ -15,18 +15,7 @@ namespace gradkern::checks {
 namespace {
 
 // What the storage's rounding leaves of a result, and float32 arithmetic of a small one.
-double tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 1e-13;
-    case DType::kBFloat16:
-      return 0x1p-6;
-    case DType::kFloat16:
-      return 0x1p-9;
-    default:
-      return 1e-5;
-  }
-}
+constexpr ByStorage tolerance_of{1e-5, 1e-13, 0x1p-6, 0x1p-9};
 
 struct Sizes {
   int64_t outer, channels, inner;

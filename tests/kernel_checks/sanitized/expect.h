@@ -10,6 +10,24 @@
 
 namespace gradkern::checks {
 
+// A number for each real storage type.
+struct ByStorage {
+  double float32, float64, bfloat16, float16;
+
+  double operator()(DType dtype) const {
+    switch (dtype) {
+      case DType::kFloat64:
+        return float64;
+      case DType::kBFloat16:
+        return bfloat16;
+      case DType::kFloat16:
+        return float16;
+      default:
+        return float32;
+    }
+  }
+};
+
 // `relative` 0: the same number, or both NaN.
 inline void expect_close(double got, double want, double relative, const char* what,
                          int64_t index) {

@@ -15,18 +15,7 @@ namespace gradkern::checks {
 namespace {
 
 // What the storage's rounding leaves of a product of three factors, and float32 arithmetic.
-double tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 1e-13;
-    case DType::kBFloat16:
-      return 0x1p-7;
-    case DType::kFloat16:
-      return 0x1p-10;
-    default:
-      return 1e-5;
-  }
-}
+constexpr ByStorage tolerance_of{1e-5, 1e-13, 0x1p-7, 0x1p-10};
 constexpr double kSmallestHalf = 0x1p-24;
 
 struct Shape {

@@ -16,18 +16,7 @@ namespace {
 constexpr double kLower = 0.125, kUpper = 0.375;
 
 // Of slopes in float32, and of the storage's rounding.
-double tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 1e-14;
-    case DType::kBFloat16:
-      return 0x1p-8;
-    case DType::kFloat16:
-      return 0x1p-10;
-    default:
-      return 1e-6;
-  }
-}
+constexpr ByStorage tolerance_of{1e-6, 1e-14, 0x1p-8, 0x1p-10};
 constexpr double kSmallestHalf = 0x1p-24;
 
 void check(const Setting& s, RreluPass pass, int64_t numel, bool aligned) {

@@ -18,18 +18,7 @@ struct Shape {
 };
 
 // What the storage's rounding leaves of a result, beside its terms.
-double tolerance_of(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat64:
-      return 1e-12;
-    case DType::kBFloat16:
-      return 0x1p-7;
-    case DType::kFloat16:
-      return 0x1p-9;
-    default:
-      return 1e-5;
-  }
-}
+constexpr ByStorage tolerance_of{1e-5, 1e-12, 0x1p-7, 0x1p-9};
 constexpr double kSmallestHalf = 0x1p-24;
 
 // The output for one row, and by the size of its terms how exact it can be.

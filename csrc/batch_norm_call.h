@@ -19,6 +19,12 @@ enum class BatchNormPass : int32_t {
 };
 inline constexpr int kBatchNormPassCount = 6;
 
+// Whether a pass is one of forward's, and not of backward's.
+constexpr bool gives_values(BatchNormPass pass) {
+  return pass == BatchNormPass::kMoments || pass == BatchNormPass::kForward ||
+         pass == BatchNormPass::kNormalise;
+}
+
 // Element (o * channels + c) * inner + i, for o < outer and i < inner, belongs to channel c.
 // Contiguous images have inner = height * width, channels-last ones and rows of features inner = 1.
 // There is at least one element.
@@ -28,7 +34,8 @@ struct BatchNormCall {
   int64_t outer, channels, inner;
   double eps;
 
-  // Row of formulas/batch_norm_activations.h, and its parameters.
+  // Row of formulas/batch_norm_activations.h, and its parameters. Of an OfOutput the passes of
+  // gradients get y for x, and no residual; mean is not looked at.
   int32_t activation;
   double parameters[2];
 

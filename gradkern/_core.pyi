@@ -12,6 +12,7 @@ cuda_architectures: str
 statistics: tuple[str, ...]
 activations: tuple[dict[str, Any], ...]
 batch_norm_activations: tuple[str, ...]
+batch_norm_activations_of_output: dict[str, int]
 activation_statistics: tuple[str, ...]
 gated_activations: tuple[tuple[str, str], ...]
 channelwise_activations: tuple[tuple[str, str, str], ...]

@@ -48,6 +48,9 @@ class FusedActivation:
 
 ACTIVATIONS: tuple[str, ...] = tuple(_core.batch_norm_activations)
 
+# The rows of those whose gradients operators can compute from the output, in place of the input.
+OF_OUTPUT: dict[str, int] = dict(_core.batch_norm_activations_of_output)
+
 
 def _has_parameter(name: str) -> bool:
     return name != "identity" and len(TABLE[name].parameters) > 0

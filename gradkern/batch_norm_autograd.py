@@ -1,8 +1,8 @@
 """How the operators of batch normalisation meet autograd.
 
 Backward computes the normalised values again from the input, so that nothing between the input and
-the activation's value is kept. Second derivatives are those of the same computation in torch's
-operations.
+the activation's value is kept; or from the output, so that not even the input is. Second
+derivatives are those of the same computation in torch's operations.
 """
 
 from __future__ import annotations
@@ -26,15 +26,28 @@ class BatchNormPlan:
     Attributes:
         eps: is added to the variance.
         activation: comes after the normalisation and the addition of the residual.
+        memory_efficient: whether backward keeps the output, and no input.
     """
 
     eps: float
     activation: FusedActivation
+    memory_efficient: bool = False
 
     @property
     def arguments(self) -> tuple[int, float]:
-        """The activation, as operators take it."""
+        """The activation, as operators of forward take it."""
         return self.activation.index, self.activation.parameter
+
+    @property
+    def gradient_arguments(self) -> tuple[int, float]:
+        """The activation, as operators of backward take it."""
+        if self.memory_efficient:
+            return ops.OF_OUTPUT[self.activation.name], self.activation.parameter
+        return self.arguments
+
+    def kept(self, input: Tensor, output: Tensor) -> Tensor:
+        """What backward computes the normalised values from."""
+        return output if self.memory_efficient else input
 
 
 def channels_of(input: Tensor, values: Tensor) -> Tensor:
@@ -84,6 +97,11 @@ def _composed_gradients(
     plan: BatchNormPlan,
 ) -> list[Tensor | None]:
     """The gradients of (input, residual, weight, bias), as differentiable as torch's operations."""
+    if plan.memory_efficient:
+        raise RuntimeError(
+            "memory_efficient is True; it must be False for gradients of gradients "
+            "(create_graph=True): they follow from the input, which was not kept"
+        )
     input, residual, weight, bias = tensors
     assert input is not None
     with torch.enable_grad():
@@ -100,17 +118,19 @@ def _like(gradient: Tensor, parameter: Tensor | None, needed: bool) -> Tensor | 
     return gradient.to(parameter.dtype) if parameter is not None and needed else None
 
 
-def _keep(ctx: Any, tensors: tuple[Tensor | None, ...], mean: Tensor, invstd: Tensor) -> None:
+def _keep(ctx: Any, tensors: tuple[Any, ...], output: Tensor, mean: Tensor, invstd: Tensor) -> None:
     input, residual, weight, bias = tensors
     # The gradient of a residual before which nothing bends is the output's own.
     ctx.passes_residual = residual is not None and ctx.plan.activation.name == "identity"
+    kept = ctx.plan.kept(input, output)
     ctx.save_for_backward(
-        input, None if ctx.passes_residual else residual, weight, bias, mean, invstd
+        kept, None if ctx.passes_residual else residual, weight, bias, mean, invstd
     )
 
 
 def _gradients_of_training(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """Of (input, residual, weight, bias)."""
+    # `input` is the output where the plan says so.
     input, residual, weight, bias, mean, invstd = ctx.saved_tensors
     needed = ctx.needs_input_grad[:4]
     plan: BatchNormPlan = ctx.plan
@@ -126,7 +146,7 @@ def _gradients_of_training(ctx: Any, grad: Tensor) -> list[Tensor | None]:
         bias,
         mean,
         invstd,
-        *plan.arguments,
+        *plan.gradient_arguments,
         needed[1] and passed is None,
     )
     if passed is None and needed[1]:
@@ -141,6 +161,7 @@ def _gradients_of_training(ctx: Any, grad: Tensor) -> list[Tensor | None]:
 
 def _gradients_of_evaluation(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """Of (input, residual, weight, bias); mean and invstd are constants."""
+    # `input` is the output where the plan says so.
     input, residual, weight, bias, mean, invstd = ctx.saved_tensors
     needed = ctx.needs_input_grad[:4]
     plan: BatchNormPlan = ctx.plan
@@ -153,12 +174,12 @@ def _gradients_of_evaluation(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     saved = input, residual, weight, bias, mean, invstd
     of_input = of_weight = of_bias = None
     if (needed[2] and weight is not None) or (needed[3] and bias is not None):
-        sum_dz, sum_dz_xhat = ops.sums(grad, *saved, *plan.arguments)
+        sum_dz, sum_dz_xhat = ops.sums(grad, *saved, *plan.gradient_arguments)
         of_weight, of_bias = _like(sum_dz_xhat, weight, needed[2]), _like(sum_dz, bias, needed[3])
     if needed[0] or (needed[1] and passed is None):
         # count = 0: the statistics don't depend on the input, and the sums are not looked at.
         of_input, of_residual = ops.input_gradient(
-            grad, *saved, mean, mean, 0.0, *plan.arguments, needed[1] and passed is None
+            grad, *saved, mean, mean, 0.0, *plan.gradient_arguments, needed[1] and passed is None
         )
         if needed[1] and passed is None:
             passed = of_residual
@@ -192,7 +213,7 @@ class _Training(Function):
             *plan.arguments,
         )
         ctx.plan = plan
-        _keep(ctx, (input, residual, weight, bias), mean, invstd)
+        _keep(ctx, (input, residual, weight, bias), output, mean, invstd)
         ctx.mark_non_differentiable(mean, invstd)
         return output, mean, invstd
 
@@ -220,8 +241,8 @@ class _TraceableTraining(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         *tensors, ctx.plan = inputs
-        _, mean, invstd = output
-        _keep(ctx, tuple(tensors), mean, invstd)
+        value, mean, invstd = output
+        _keep(ctx, tuple(tensors), value, mean, invstd)
         ctx.mark_non_differentiable(mean, invstd)
 
     @staticmethod
@@ -248,7 +269,7 @@ class _Evaluation(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *tensors, mean, invstd, ctx.plan = inputs
-        _keep(ctx, tuple(tensors), mean, invstd)
+        _keep(ctx, tuple(tensors), output, mean, invstd)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

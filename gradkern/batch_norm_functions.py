@@ -30,6 +30,7 @@ def batch_norm(
     activation: str = "identity",
     activation_parameter: float | None = None,
     residual: Tensor | None = None,
+    memory_efficient: bool = False,
 ) -> Tensor:
     """Batch normalisation, an addition and an activation in one pass each way.
 
@@ -50,19 +51,26 @@ def batch_norm(
         activation: "identity", "relu", "leaky_relu", "elu", "silu" or "gelu".
         activation_parameter: ``negative_slope`` of leaky_relu, ``alpha`` of elu; None: the default.
         residual: a tensor like ``input`` that is added before the activation (He et al. 2016).
+        memory_efficient: keep the output for backward, which the next layer mostly keeps anyway, in
+            place of ``input``. Not a drop-in: the weight is ``|weight| + eps``, and where that is
+            small beside the bias, or elu's output near ``-alpha``, gradients are less exact. For
+            identity, leaky_relu and elu with a positive parameter, float32 and float64.
 
     Returns:
-        A tensor like ``input``. Differentiable, also twice (by torch's operations). Backward keeps
-        ``input`` (and ``residual``, where an activation follows), and nothing in between.
+        A tensor like ``input``. Differentiable, also twice (by torch's operations; not with
+        ``memory_efficient``). Backward keeps ``input`` (and ``residual``, where an activation
+        follows), and nothing in between.
 
     Raises:
         ValueError: training with one value per channel; ``eps`` is negative; ``activation`` is
-            unknown; ``residual`` or a parameter has another shape.
+            unknown; ``residual`` or a parameter has another shape; ``memory_efficient`` with a
+            residual, or with an activation that can't be undone.
         RuntimeError: only one of the running statistics is given, or none in evaluation.
-        TypeError: ``input`` is not a tensor.
+        TypeError: ``input`` is not a tensor; ``memory_efficient`` for 16-bit data.
 
     Source:
-        Ioffe, Szegedy, "Batch normalization", 2015.
+        Ioffe, Szegedy, "Batch normalization", 2015; ``memory_efficient``: Rota Bulo, Porzi,
+        Kontschieder, "In-place activated BatchNorm", 2018.
 
     Example:
         >>> x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
@@ -70,7 +78,10 @@ def batch_norm(
         tensor([[0.0000, 0.0000],
                 [1.0000, 1.0000]])
     """
-    plan = BatchNormPlan(float(eps), fused_activation(activation, activation_parameter))
+    fused = fused_activation(activation, activation_parameter)
+    if memory_efficient:
+        require_invertible(fused)
+    plan = BatchNormPlan(float(eps), fused, memory_efficient)
     return normalise(
         input, residual, weight, bias, running_mean, running_var, training, momentum, plan
     )[0]
@@ -92,6 +103,8 @@ def normalise(
     Returns:
         The value; mean and 1 / standard deviation, float64, or None where native computed them.
     """
+    if plan.memory_efficient:
+        weight = nonzero_weight(input, residual, weight, plan)
     tensors = input, residual, weight, bias, running_mean, running_var
     for tensor in tensors:
         if tensor is not None and type(tensor) not in PLAIN_TYPES:
@@ -116,6 +129,37 @@ def normalise(
         if not ops.delegates(error):
             raise
     return _by_native(*tensors, training, momentum, plan), None, None
+
+
+def require_invertible(activation: FusedActivation) -> None:
+    """Raises ValueError for an activation whose argument does not follow from its value."""
+    if activation.name not in operators.OF_OUTPUT:
+        raise ValueError(
+            f"activation is {activation.name!r}; with memory_efficient it must be one of "
+            f"{', '.join(operators.OF_OUTPUT)}"
+        )
+    if activation.name != "identity" and not activation.parameter > 0:
+        raise ValueError(
+            f"activation_parameter is {activation.parameter}; with memory_efficient it must be "
+            "positive"
+        )
+
+
+def nonzero_weight(
+    input: Tensor, residual: Tensor | None, weight: Tensor | None, plan: BatchNormPlan
+) -> Tensor | None:
+    """The weight that a memory-efficient plan multiplies by, through which it can divide.
+
+    Raises:
+        TypeError, ValueError: the input does not follow from the output.
+    """
+    if isinstance(input, Tensor) and input.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"input is {input.dtype}; with memory_efficient it must be float32 or float64"
+        )
+    if residual is not None:
+        raise ValueError("residual is a tensor; with memory_efficient it must be None")
+    return None if weight is None else weight.abs() + plan.eps
 
 
 def _by_native(

@@ -14,6 +14,8 @@
 namespace gradkern::cpu::GRADKERN_ISA {
 namespace {
 
+using formulas::AtElement;
+using formulas::GradientElement;
 using formulas::InputGradient;
 using formulas::Moments;
 using formulas::Normalisation;
@@ -203,17 +205,6 @@ Parameters<V> parameters_of(const double* values) {
   return {{formulas::constant<V>(values[0]), formulas::constant<V>(values[1])}};
 }
 
-// xhat and z of a vector. Where nothing is added, r is anything.
-template <class V>
-struct Normalised {
-  V xhat, z;
-
-  Normalised(const Normalisation<V>& constants, V x, bool adds, V r)
-      : xhat(constants.xhat(x)), z(constants.z(xhat)) {
-    if (adds) z = z + r;
-  }
-};
-
 // ---- the passes
 // -----------------------------------------------------------------------------------
 
@@ -248,8 +239,10 @@ template <class Formula, class T, Layout kLayout>
     const int64_t at = r * runs.stride;
     map_indexed_vectors<T, 2, 1>(
         {x + at, residual + at}, {y + at}, runs.size, [&](int64_t j, const auto& in, auto& out) {
-          const Normalised<V> value(constants_for(constants, j, of_plane), in[0], adds, in[1]);
-          out[0] = Formula::at(value.z, p).value;
+          const Normalisation<V>& channel = constants_for(constants, j, of_plane);
+          V z = channel.z(channel.xhat(in[0]));
+          if (adds) z = z + in[1];
+          out[0] = Formula::at(z, p).value;
         });
   }
 }
@@ -270,18 +263,19 @@ inline void write_gradients(const Runs& runs, const BatchNormConstants& all,
     const int64_t at = r * runs.stride;
     std::array<T*, kOut> into;
     for (int k = 0; k < kOut; k++) into[k] = to[k] + at;
-    map_indexed_vectors<T, 3, kOut>(
-        {x + at, residual + at, g + at}, into, runs.size,
-        [&](int64_t j, const auto& in, auto& out) {
-          const Normalised<V> value(constants_for(constants, j, of_plane), in[0], adds, in[1]);
-          const V dz = in[2] * Formula::at(value.z, p).derivative;
-          if constexpr (kLayout == Layout::kPlanes) {
-            out[0] = gradient_of_plane.dx(dz, value.xhat);
-          } else {
-            out[0] = constants.gradient(j).dx(dz, value.xhat);
-          }
-          if constexpr (kOut == 2) out[1] = dz;
-        });
+    map_indexed_vectors<T, 3, kOut>({x + at, residual + at, g + at}, into, runs.size,
+                                    [&](int64_t j, const auto& in, auto& out) {
+                                      const AtElement<V> at = GradientElement<Formula>::at(
+                                          constants_for(constants, j, of_plane), p, in[0], adds,
+                                          in[1]);
+                                      const V dz = in[2] * at.derivative;
+                                      if constexpr (kLayout == Layout::kPlanes) {
+                                        out[0] = gradient_of_plane.dx(dz, at.xhat);
+                                      } else {
+                                        out[0] = constants.gradient(j).dx(dz, at.xhat);
+                                      }
+                                      if constexpr (kOut == 2) out[1] = dz;
+                                    });
   }
 }
 
@@ -314,12 +308,12 @@ template <class Formula, class T, Layout kLayout>
                        Pack<double>& dz_xhat_lanes) {
     for (int k = 0; k < kLanes / kSize; k++) {
       const int64_t part = k * kSize;
-      const Normalised<V> value(constants_for(constants, j + part, of_plane),
-                                load_vector<T>(from[0] + part), adds,
-                                load_vector<T>(from[1] + part));
-      const V dz = load_vector<T>(from[2] + part) * Formula::at(value.z, p).derivative;
+      const AtElement<V> at = GradientElement<Formula>::at(
+          constants_for(constants, j + part, of_plane), p, load_vector<T>(from[0] + part), adds,
+          load_vector<T>(from[1] + part));
+      const V dz = load_vector<T>(from[2] + part) * at.derivative;
       add_part(dz_lanes, k, dz);
-      add_product(dz_xhat_lanes, k, dz, value.xhat);
+      add_product(dz_xhat_lanes, k, dz, at.xhat);
     }
   };
   if constexpr (kLayout == Layout::kPlanes) {
@@ -353,10 +347,14 @@ template <class Formula, class T, Layout kLayout>
 template <class T, Layout kLayout>
 void fill(BatchNormKernels& table) {
   formulas::BatchNormActivations::each([&](int index, auto formula) {
+    table.normalise[index][kLayout] = normalise<decltype(formula), T, kLayout>;
+  });
+  formulas::BatchNormGradients::each([&](int index, auto formula) {
     using Formula = decltype(formula);
-    table.sums[index][kLayout] = sums<Formula, T, kLayout>;
-    table.normalise[index][kLayout] = normalise<Formula, T, kLayout>;
-    table.input_gradient[index][kLayout] = input_gradient<Formula, T, kLayout>;
+    if constexpr (formulas::kHasGradients<Formula, T>) {
+      table.sums[index][kLayout] = sums<Formula, T, kLayout>;
+      table.input_gradient[index][kLayout] = input_gradient<Formula, T, kLayout>;
+    }
   });
 }
 

@@ -64,11 +64,12 @@ struct BatchNormKernels {
 
   enum Layout : int { kPlanes, kColumns, kLayoutCount };
   static constexpr int kActivations = formulas::BatchNormActivations::kSize;
+  static constexpr int kGradients = formulas::BatchNormGradients::kSize;
 
   Measure moments[kLayoutCount];
-  Sum sums[kActivations][kLayoutCount];
   Write normalise[kActivations][kLayoutCount];
-  Write input_gradient[kActivations][kLayoutCount];
+  Sum sums[kGradients][kLayoutCount];
+  Write input_gradient[kGradients][kLayoutCount];
 };
 
 }  // namespace gradkern::cpu

@@ -124,8 +124,11 @@ class BatchNorm {
   double weight(int64_t channel) const { return parameter(call_.weight, channel, 1); }
 
   void prepare(int64_t channel) {
-    constants_.set(channel, Normalisation<S>(call_.mean[channel], call_.invstd[channel],
-                                             weight(channel), parameter(call_.bias, channel, 0)));
+    const double bias = parameter(call_.bias, channel, 0);
+    constants_.set(channel, formulas::is_of_output(call_.activation)
+                                ? Normalisation<S>::of_output(weight(channel), bias)
+                                : Normalisation<S>(call_.mean[channel], call_.invstd[channel],
+                                                   weight(channel), bias));
   }
   void prepare_all() {
     for (int64_t c = 0; c < call_.channels; c++) prepare(c);
@@ -176,9 +179,7 @@ class BatchNorm {
     passes[call_.activation][layout_](chunk.runs, constants_.from(chunk.channel), call_.parameters,
                                       elements_from(chunk.begin));
   }
-  bool inputs_have_gradients() const {
-    return call_.pass == BatchNormPass::kBackward || call_.pass == BatchNormPass::kInputGradient;
-  }
+  bool inputs_have_gradients() const { return !gives_values(call_.pass); }
 
   // ---- all chunks
   // --------------------------------------------------------------------------------

@@ -81,6 +81,10 @@ inline Vector<T> expm1(Vector<T> x) {
   return Vector<T>(xsimd::expm1(x.value));
 }
 template <class T>
+inline Vector<T> log1p(Vector<T> x) {
+  return Vector<T>(xsimd::log1p(x.value));
+}
+template <class T>
 inline Vector<T> tanh(Vector<T> x) {
   return Vector<T>(xsimd::tanh(x.value));
 }

@@ -41,12 +41,17 @@ __device__ __forceinline__ formulas::Normalisation<V> normalisation_of(const Bat
                                     parameter_of(call, call.bias, channel, 0));
 }
 
-template <class V>
+template <class Formula, class V>
 __device__ __forceinline__ formulas::Normalisation<V> normalisation_of(const BatchNormCall& call,
                                                                        int64_t channel) {
-  // Scalar: once for each channel.
-  const double mean = call.mean[channel], invstd = call.invstd[channel];
-  return normalisation_of<V>(call, channel, mean, invstd);
+  if constexpr (formulas::kIsOfOutput<Formula>) {
+    return formulas::Normalisation<V>::of_output(parameter_of(call, call.weight, channel, 1),
+                                                 parameter_of(call, call.bias, channel, 0));
+  } else {
+    // Scalar: once for each channel.
+    const double mean = call.mean[channel], invstd = call.invstd[channel];
+    return normalisation_of<V>(call, channel, mean, invstd);
+  }
 }
 
 template <class V>
@@ -121,8 +126,8 @@ template <class Formula, class V>
 __device__ __forceinline__ GradientAt<V> gradient_at(const formulas::Normalisation<V>& channel,
                                                      const formulas::Parameters<V>& parameters,
                                                      V grad, V x, V residual) {
-  const V xhat = channel.xhat(x);
-  return {grad * Formula::at(channel.z(xhat) + residual, parameters).derivative, xhat};
+  const auto at = formulas::GradientElement<Formula>::at(channel, parameters, x, true, residual);
+  return {grad * at.derivative, at.xhat};
 }
 
 // Of the inputs grad_output, x and residual. Calls visit(element, channel, gradient).
@@ -179,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
   const T* in[] = {static_cast<const T*>(p.call.x)};
   const bool aligned = are_aligned<T, kColumns>(p.grid, p.call.x);
-  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+  for (int64_t unit = blockIdx.x; p.grid.has(unit); unit += gridDim.x) {
     const Slice<T, kColumns> slice(p.grid, unit);
     ShiftedSums<T, kChannels> sums(in[0], slice);
     each_vector<kInFlight>(slice, in, aligned, sums.pad(),
@@ -209,12 +214,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   const T* in[] = {static_cast<const T*>(call.x), static_cast<const T*>(call.residual)};
   const bool aligned = are_aligned<T, kColumns>(p.grid, call.x, call.residual, call.y);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+  for (int64_t unit = blockIdx.x; p.grid.has(unit); unit += gridDim.x) {
     const Slice<T, kColumns> slice(p.grid, unit);
     formulas::Normalisation<Narrow> channels[kChannels];
 #pragma unroll
     for (int k = 0; k < kChannels; k++) {
-      channels[k] = normalisation_of<Narrow>(call, slice.channel_of_element(k));
+      channels[k] = normalisation_of<Formula, Narrow>(call, slice.channel_of_element(k));
     }
     each_vector<1, 1>(slice, in, aligned, zero<T>(),
                       [&](const Place& place, const Vector<T>(&v)[2]) {
@@ -235,12 +240,12 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
                    static_cast<const T*>(call.residual)};
   const bool aligned = are_aligned<T, kColumns>(p.grid, call.grad_output, call.x, call.residual);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+  for (int64_t unit = blockIdx.x; p.grid.has(unit); unit += gridDim.x) {
     const Slice<T, kColumns> slice(p.grid, unit);
     formulas::Normalisation<Narrow> channels[kChannels];
 #pragma unroll
     for (int k = 0; k < kChannels; k++) {
-      channels[k] = normalisation_of<Narrow>(call, slice.channel_of_element(k));
+      channels[k] = normalisation_of<Formula, Narrow>(call, slice.channel_of_element(k));
     }
     Sums<2>::Partial sums[kChannels] = {};
     // A gradient of 0 adds nothing.
@@ -272,14 +277,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
   const bool aligned = are_aligned<T, kColumns>(p.grid, call.grad_output, call.x, call.residual,
                                                 call.grad_input, call.grad_residual);
   const auto parameters = parameters_of<Narrow>(call.parameters);
-  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+  for (int64_t unit = blockIdx.x; p.grid.has(unit); unit += gridDim.x) {
     const Slice<T, kColumns> slice(p.grid, unit);
     formulas::Normalisation<Narrow> channels[kChannels];
     formulas::InputGradient<Narrow> gradients[kChannels];
 #pragma unroll
     for (int k = 0; k < kChannels; k++) {
       const int64_t channel = slice.channel_of_element(k);
-      channels[k] = normalisation_of<Narrow>(call, channel);
+      channels[k] = normalisation_of<Formula, Narrow>(call, channel);
       const bool constant = call.count == 0;
       // Scalar: once for each channel.
       const double sum_dz = constant ? 0 : call.sum_dz[channel];
@@ -350,7 +355,8 @@ __global__ void __launch_bounds__(kThreads, 2) batch_norm_held_backward_kernel(
   const auto parameters = parameters_of<Narrow>(call.parameters);
   for (int64_t channel = blockIdx.x; channel < p.grid.tiles; channel += gridDim.x) {
     Slice<T, false> slice(p.grid, channel);
-    const formulas::Normalisation<Narrow> channels[] = {normalisation_of<Narrow>(call, channel)};
+    const formulas::Normalisation<Narrow> channels[] = {
+        normalisation_of<Formula, Narrow>(call, channel)};
     Sums<2>::Partial sums[1] = {};
     each_vector<1, 1>(
         slice, in, aligned, zero<T>(), [&](const Place& place, const Vector<T>(&v)[3]) {

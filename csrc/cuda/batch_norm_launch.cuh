@@ -8,30 +8,35 @@ namespace gradkern::cuda {
 
 template <class T>
 template <class Formula, bool kColumns>
-void BatchNormLaunchers<T>::run_formula(BatchNormParameters p, bool held, int64_t blocks,
-                                        void* stream) {
+void BatchNormLaunchers<T>::run_values(const BatchNormParameters& p, bool held, int64_t blocks,
+                                       void* stream) {
   const auto run = [&](auto kernel) { cuda::launch(kernel, blocks, kThreads, stream, p); };
   if constexpr (!kColumns) {
     if (held && p.call.pass == BatchNormPass::kForward) {
       return run(batch_norm_held_forward_kernel<Formula, T>);
     }
+  }
+  if (p.call.pass != BatchNormPass::kNormalise) run(batch_norm_moments_kernel<T, kColumns>);
+  if (p.call.pass == BatchNormPass::kMoments) return;
+  run(batch_norm_normalise_kernel<Formula, T, kColumns>);
+}
+
+template <class T>
+template <class Formula, bool kColumns>
+void BatchNormLaunchers<T>::run_gradients(BatchNormParameters p, bool held, int64_t blocks,
+                                          void* stream) {
+  const auto run = [&](auto kernel) { cuda::launch(kernel, blocks, kThreads, stream, p); };
+  if constexpr (!kColumns) {
     if (held) return run(batch_norm_held_backward_kernel<Formula, T>);
   }
   switch (p.call.pass) {
-    case BatchNormPass::kMoments:
-      return run(batch_norm_moments_kernel<T, kColumns>);
-    case BatchNormPass::kForward:
-      run(batch_norm_moments_kernel<T, kColumns>);
-      return run(batch_norm_normalise_kernel<Formula, T, kColumns>);
-    case BatchNormPass::kNormalise:
-      return run(batch_norm_normalise_kernel<Formula, T, kColumns>);
     case BatchNormPass::kSums:
       return run(batch_norm_sums_kernel<Formula, T, kColumns>);
     case BatchNormPass::kBackward:
       run(batch_norm_sums_kernel<Formula, T, kColumns>);
       p.call.count = static_cast<double>(p.call.outer * p.call.inner);
       return run(batch_norm_input_gradient_kernel<Formula, T, kColumns>);
-    case BatchNormPass::kInputGradient:
+    default:
       return run(batch_norm_input_gradient_kernel<Formula, T, kColumns>);
   }
 }
@@ -40,9 +45,16 @@ template <class T>
 template <bool kColumns>
 void BatchNormLaunchers<T>::run_layout(const BatchNormParameters& p, bool held, int64_t blocks,
                                        void* stream) {
-  formulas::BatchNormActivations::each([&](int index, auto formula) {
+  const bool of_values = gives_values(p.call.pass);
+  formulas::BatchNormGradients::each([&](int index, auto formula) {
+    using Formula = decltype(formula);
     if (index != p.call.activation) return;
-    run_formula<decltype(formula), kColumns>(p, held, blocks, stream);
+    if constexpr (!formulas::kIsOfOutput<Formula>) {
+      if (of_values) return run_values<Formula, kColumns>(p, held, blocks, stream);
+    }
+    if constexpr (formulas::kHasGradients<Formula, T>) {
+      run_gradients<Formula, kColumns>(p, held, blocks, stream);
+    }
   });
 }
 

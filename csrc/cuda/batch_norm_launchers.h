@@ -19,7 +19,9 @@ struct BatchNormLaunchers {
   template <bool kColumns>
   static void run_layout(const BatchNormParameters& p, bool held, int64_t blocks, void* stream);
   template <class Formula, bool kColumns>
-  static void run_formula(BatchNormParameters p, bool held, int64_t blocks, void* stream);
+  static void run_values(const BatchNormParameters& p, bool held, int64_t blocks, void* stream);
+  template <class Formula, bool kColumns>
+  static void run_gradients(BatchNormParameters p, bool held, int64_t blocks, void* stream);
 };
 
 }  // namespace gradkern::cuda

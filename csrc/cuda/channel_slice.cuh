@@ -16,7 +16,7 @@ struct ChannelGrid {
   double* partials;
   unsigned* counters;  // zero before the launch
 
-  __device__ int64_t units() const { return tiles * chunks; }
+  __device__ bool has(int64_t unit) const { return unit < tiles * chunks; }
 };
 
 inline ChannelGrid channel_grid(const ChannelSizes& sizes, const ChannelPlan& plan) {

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   assume_global(in[0]);
   assume_global(out);
   const bool aligned = are_aligned<T, kColumns>(p.grid, in[0], out);
-  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+  for (int64_t unit = blockIdx.x; p.grid.has(unit); unit += gridDim.x) {
     const Slice<T, kColumns> slice(p.grid, unit);
     NarrowOf<T> weights[kChannels];
     load_weights(p.call, slice, weights);
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const T* in[] = {static_cast<const T*>(p.call.in[0]), static_cast<const T*>(p.call.in[1])};
   T* out = static_cast<T*>(p.call.out);
   const bool aligned = are_aligned<T, kColumns>(p.grid, in[0], in[1], out);
-  for (int64_t unit = blockIdx.x; unit < p.grid.units(); unit += gridDim.x) {
+  for (int64_t unit = blockIdx.x; p.grid.has(unit); unit += gridDim.x) {
     const Slice<T, kColumns> slice(p.grid, unit);
     Narrow weights[kChannels];
     load_weights(p.call, slice, weights);

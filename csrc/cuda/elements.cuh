@@ -137,9 +137,9 @@ __device__ __forceinline__ void store_some(T* data, int64_t count, bool aligned,
   constexpr int kSize = Vector<T>::kSize;
   if (count >= kSize) return store_vector(data, 0, aligned, v);
 #pragma unroll
-  for (int k = 0; k < kSize; k++) {
+  for (int e = 0; e < kSize; e++) {
     // Scalar: less than a vector is left.
-    if (k < count) data[k] = v.element[k];
+    if (e < count) data[e] = v.element[e];
   }
 }
 

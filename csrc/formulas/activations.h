@@ -6,6 +6,8 @@
 //                                 not use, the compiler drops: there is no third formula for the
 //                                 value alone.
 //   derivative_of_output<V>(y, p) the derivative, from the value (where kSavesOutput)
+//   inverse<V>(y, p)              x, from the value (what batch normalisation can do without its
+//                                 input for)
 //   saturated<V>(at, p)           whether the unit hardly learns there (SteepestSlope: a fraction
 //   of
 //                                 the largest |derivative|)
@@ -16,6 +18,7 @@
 // infinities they give the limit. Value and derivative are NaN for NaN.
 #pragma once
 
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -251,6 +254,10 @@ struct LeakyRelu : Activation {
     return {select(positive, x, x * p.value[0]), select(positive, constant<V>(1), slope)};
   }
   template <class V>
+  GRADKERN_FORMULA static V inverse(V y, const Parameters<V>& p) {
+    return select(y > constant<V>(0), y, y / p.value[0]);
+  }
+  template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
     return below_a_twentieth_of(1, at);
   }
@@ -290,6 +297,16 @@ struct Elu : Activation {
   template <class V>
   GRADKERN_FORMULA static V derivative_of_output(V y, const Parameters<V>& p) {
     return select(y > constant<V>(0), constant<V>(1), y + p.value[0]);
+  }
+  // The value -alpha, of every x below some, is taken for the one beside it: what has no derivative
+  // left then has a finite x.
+  template <class V>
+  GRADKERN_FORMULA static V inverse(V y, const Parameters<V>& p) {
+    const V lowest = constant<V>(std::numeric_limits<scalar_of<V>>::epsilon() / 2 - 1);
+    const V relative = y / p.value[0];
+    const V bounded = select(relative < lowest, lowest, relative);
+    return select(y > constant<V>(0), y,
+                  log1p(select(y > constant<V>(0), constant<V>(0), bounded)));
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {

@@ -64,6 +64,11 @@ struct Normalisation {
         weight(constant<V>(weight_)),
         bias(constant<V>(bias_)) {}
 
+  // With z in the place of x: the affine part undone.
+  GRADKERN_FORMULA static Normalisation of_output(double weight, double bias) {
+    return Normalisation(bias, 1 / weight, weight, bias);
+  }
+
   GRADKERN_FORMULA V xhat(V x) const { return ((x - mean_high) - mean_low) * invstd; }
   GRADKERN_FORMULA V z(V xhat) const { return multiply_add(xhat, weight, bias); }
 };

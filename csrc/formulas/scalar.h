@@ -87,6 +87,8 @@ GRADKERN_FORMULA float exp(float x) { return ::expf(x); }
 GRADKERN_FORMULA double exp(double x) { return ::exp(x); }
 GRADKERN_FORMULA float expm1(float x) { return ::expm1f(x); }
 GRADKERN_FORMULA double expm1(double x) { return ::expm1(x); }
+GRADKERN_FORMULA float log1p(float x) { return ::log1pf(x); }
+GRADKERN_FORMULA double log1p(double x) { return ::log1p(x); }
 GRADKERN_FORMULA float tanh(float x) { return ::tanhf(x); }
 GRADKERN_FORMULA double tanh(double x) { return ::tanh(x); }
 

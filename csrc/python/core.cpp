@@ -235,6 +235,15 @@ py::tuple batch_norm_activations() {
   return py::tuple(names);
 }
 
+// The operators' numbers of what has gradients from its output.
+py::dict batch_norm_activations_of_output() {
+  py::dict numbers;
+  formulas::BatchNormGradients::each([&](int index, auto formula) {
+    if (formulas::is_of_output(index)) numbers[decltype(formula)::kName] = index;
+  });
+  return numbers;
+}
+
 const void* data_or_null(const std::optional<py::array>& array, const char* name) {
   return array ? span_of(*array, name, false).data : nullptr;
 }
@@ -329,6 +338,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("clip_by_value", &clip_by_value, py::arg("arrays"), py::arg("clip_value"));
   m.attr("activations") = activation_table();
   m.attr("batch_norm_activations") = batch_norm_activations();
+  m.attr("batch_norm_activations_of_output") = batch_norm_activations_of_output();
   m.attr("gated_activations") = gated_activations();
   m.attr("channelwise_activations") = channelwise_activations();
   m.attr("activation_statistics") =

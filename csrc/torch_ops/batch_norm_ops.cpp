@@ -152,11 +152,23 @@ class Prepared {
     if (weight_ && bias_ && weight_.dtype() != bias_.dtype()) {
       throw std::invalid_argument("bias must have the dtype of weight");
     }
-    constexpr int kActivations = formulas::BatchNormActivations::kSize;
-    if (fused.activation < 0 || fused.activation >= kActivations) {
+    const int activations = gives_values(pass) ? formulas::BatchNormActivations::kSize
+                                               : formulas::BatchNormGradients::kSize;
+    if (fused.activation < 0 || fused.activation >= activations) {
       throw std::invalid_argument("activation is " + std::to_string(fused.activation) +
                                   "; it must be a row of gradkern's, below " +
-                                  std::to_string(kActivations));
+                                  std::to_string(activations));
+    }
+    if (formulas::is_of_output(static_cast<int32_t>(fused.activation))) {
+      if (element_size(reference_.dtype()) < sizeof(float)) {
+        throw std::invalid_argument(
+            "input is a 16-bit output; it must be float32 or float64 for gradients without an "
+            "input");
+      }
+      if (fused.residual) {
+        throw std::invalid_argument(
+            "residual is a tensor; it must be None for gradients without an input");
+      }
     }
     const int64_t numel = reference_.numel();
     call.pass = pass;

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradkern.batch_norm import fused_activation
 from gradkern.batch_norm_autograd import BatchNormPlan
-from gradkern.batch_norm_functions import normalise
+from gradkern.batch_norm_functions import normalise, require_invertible
 from gradkern.batch_norm_stats import BatchNormStats
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
@@ -31,12 +31,14 @@ class FusedBatchNorm(_Base):
     Attributes:
         activation: what follows the normalisation (and the addition of a residual).
         activation_parameter: its parameter, or None for the default.
+        memory_efficient: whether backward keeps the output, and no input.
         on_stats: if set, called with the module and the :class:`gradkern.BatchNormStats` of every
             forward pass in training.
     """
 
     activation: str = "identity"
     activation_parameter: float | None = None
+    memory_efficient: bool = False
     on_stats: Callable[[FusedBatchNorm, BatchNormStats], None] | None = None
 
     def __init__(
@@ -44,25 +46,32 @@ class FusedBatchNorm(_Base):
         *arguments: Any,
         activation: str = "identity",
         activation_parameter: float | None = None,
+        memory_efficient: bool = False,
         **keywords: Any,
     ) -> None:
-        fused_activation(activation, activation_parameter)
+        fused = fused_activation(activation, activation_parameter)
+        if memory_efficient:
+            require_invertible(fused)
         super().__init__(*arguments, **keywords)
         if activation != "identity":
             self.activation = activation
             self.activation_parameter = activation_parameter
+        if memory_efficient:
+            self.memory_efficient = True
 
     def extra_repr(self) -> str:
         shown: str = super().extra_repr()  # type: ignore[no-untyped-call]
-        if self.activation == "identity":
-            return shown
-        shown += f", activation={self.activation}"
+        if self.activation != "identity":
+            shown += f", activation={self.activation}"
         if self.activation_parameter is not None:
             shown += f", activation_parameter={self.activation_parameter}"
+        if self.memory_efficient:
+            shown += ", memory_efficient=True"
         return shown
 
     def _plan(self) -> BatchNormPlan:
-        return BatchNormPlan(self.eps, fused_activation(self.activation, self.activation_parameter))
+        activation = fused_activation(self.activation, self.activation_parameter)
+        return BatchNormPlan(self.eps, activation, self.memory_efficient)
 
     def _momentum(self) -> float:
         """Counts the batch, and says how far the running statistics move; as torch does."""
@@ -130,10 +139,12 @@ class BatchNorm1d(FusedBatchNorm, torch.nn.BatchNorm1d):
             :class:`torch.nn.BatchNorm1d`.
         activation: "identity", "relu", "leaky_relu", "elu", "silu" or "gelu".
         activation_parameter: ``negative_slope`` of leaky_relu, ``alpha`` of elu.
+        memory_efficient: keep the output for backward in place of the input, as
+            :func:`gradkern.functional.batch_norm` says: no drop-in.
 
     Raises:
-        ValueError: ``activation`` is unknown; in ``forward``, as
-            :func:`gradkern.functional.batch_norm`.
+        ValueError: ``activation`` is unknown, or can't be undone for ``memory_efficient``; in
+            ``forward``, as :func:`gradkern.functional.batch_norm`.
 
     Source:
         Ioffe, Szegedy, "Batch normalization", 2015.

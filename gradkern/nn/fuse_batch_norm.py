@@ -309,6 +309,8 @@ def _unfusable(module: nn.Module) -> str | None:
     """Why a module can't be made one with another; None if it can."""
     if getattr(module, "activation", "identity") != "identity":
         return "it has an activation already"
+    if getattr(module, "memory_efficient", False):
+        return "it keeps its output for backward"
     if getattr(module, "on_stats", None) is not None:
         return "its statistics are in use"
     hooks = (

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from gradkern import batch_norm as operators
 from gradkern.batch_norm_autograd import BatchNormPlan
+from gradkern.batch_norm_functions import nonzero_weight
 from gradkern.nn.batch_norm import FusedBatchNorm
 
 __all__ = ["SyncBatchNorm"]
@@ -70,7 +71,8 @@ class _Synchronised(Function):
             running_mean.mul_(1 - momentum).add_(mean * momentum)
             running_var.mul_(1 - momentum).add_(squares / (total - 1) * momentum)
         output = operators.normalise(input, residual, weight, bias, mean, invstd, *plan.arguments)
-        ctx.save_for_backward(input, residual, weight, bias, mean, invstd, total)
+        kept = plan.kept(input, output)
+        ctx.save_for_backward(kept, residual, weight, bias, mean, invstd, total)
         ctx.plan, ctx.group = plan, group
         ctx.mark_non_differentiable(mean, invstd)
         return output, mean, invstd
@@ -82,13 +84,13 @@ class _Synchronised(Function):
         _, _, weight, bias, _, _ = saved
         plan: BatchNormPlan = ctx.plan
         needed = ctx.needs_input_grad
-        sum_dz, sum_dz_xhat = operators.sums(grad, *saved, *plan.arguments)
+        sum_dz, sum_dz_xhat = operators.sums(grad, *saved, *plan.gradient_arguments)
         # Every process takes part, whether or not its own input wants a gradient.
         of_all = torch.cat([sum_dz, sum_dz_xhat])
         torch.distributed.all_reduce(of_all, group=ctx.group)
         mean_dz, mean_dz_xhat = (of_all / total).chunk(2)
         of_input, of_residual = operators.input_gradient(
-            grad, *saved, mean_dz, mean_dz_xhat, 1.0, *plan.arguments, needed[1]
+            grad, *saved, mean_dz, mean_dz_xhat, 1.0, *plan.gradient_arguments, needed[1]
         )
         return (
             of_input if needed[0] else None,
@@ -109,7 +111,7 @@ class SyncBatchNorm(FusedBatchNorm, torch.nn.SyncBatchNorm):
     Args:
         num_features, eps, momentum, affine, track_running_stats, process_group, device, dtype: as
             for :class:`torch.nn.SyncBatchNorm`.
-        activation, activation_parameter: as for :class:`BatchNorm1d`.
+        activation, activation_parameter, memory_efficient: as for :class:`BatchNorm1d`.
 
     Raises:
         ValueError: in ``forward``, in training: one value per channel in all processes together.
@@ -129,15 +131,12 @@ class SyncBatchNorm(FusedBatchNorm, torch.nn.SyncBatchNorm):
         group = self._group() if self.training and training else None
         if group is None:
             return super()._normalise(input, residual, training, momentum)
+        plan = self._plan()
+        weight: Tensor | None = self.weight
+        if plan.memory_efficient:
+            weight = nonzero_weight(input, residual, weight, plan)
         result: tuple[Tensor, Tensor, Tensor] = _Synchronised.apply(
-            input,
-            residual,
-            self.weight,
-            self.bias,
-            *self._running(),
-            momentum,
-            self._plan(),
-            group,
+            input, residual, weight, self.bias, *self._running(), momentum, plan, group
         )
         return result
 

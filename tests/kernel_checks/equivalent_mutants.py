@@ -6,14 +6,25 @@ an entry that no mutant has any more, and about one that is caught after all.
 
 from __future__ import annotations
 
+_NOTHING_LEFT = "a block that begins at the end has nothing left to do"
 _LONG_ROW = "a vector that begins where the row ends is all padding, which is not stored"
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {
     (
-        "cuda/softmax.cuh",
+        "cuda/elements.cuh",
         "< to <=",
-        "for (int k = 0; k < kSize; k++) {",
+        "for (int e = 0; e < kSize; e++) {",
     ): "this part of store_some has a count below kSize, and stores no element from the count on",
+    (
+        "cuda/gated.cuh",
+        "< to <=",
+        "for (int64_t begin = blockIdx.x * p.chunk; begin < all; begin += gridDim.x * p.chunk) {",
+    ): _NOTHING_LEFT,
+    (
+        "cuda/rrelu.cuh",
+        "< to <=",
+        "for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {",
+    ): _NOTHING_LEFT,
     (
         "cuda/softmax.cuh",
         "< to <=",
@@ -24,9 +35,4 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {
         "< to <=",
         "for (int64_t i = begin; i < p.size; i += kThreads * kSize) {",
     ): _LONG_ROW,
-    (
-        "cuda/softmax_launch.cuh",
-        "< to <=",
-        "while (threads < n && threads < 32) threads *= 2;",
-    ): "any power of two up to kThreads gives right sums; which is quickest no test can say",
 }

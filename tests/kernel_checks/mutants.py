@@ -1,7 +1,8 @@
 """Finds the places where a kernel's source can be made wrong in one small step.
 
 Every barrier, warp synchronisation and fence is deleted, and every `<` that bounds a loop becomes
-`<=`, one at a time. The sources are scanned for them, so that a new kernel needs no entry anywhere.
+`<=`, one at a time; so does that of a function `has...`, which a loop's condition asks whether
+there is more. The sources are scanned for them, so that a new kernel needs no entry anywhere.
 
 All mutants are compiled into one program: each place asks `mutant_is_alive` (sanitized/mutation)
 whether it is the one that is wrong in this run.
@@ -21,6 +22,7 @@ _SYNCHRONISATION = re.compile(
     r"\b(?:__syncthreads(?:_count|_and|_or)?|__syncwarp|__threadfence(?:_block|_system)?)\s*\("
 )
 _LOOP = re.compile(r"\b(for|while)\s*\(")
+_LOOPS_CONDITION = re.compile(r"\bbool has\w*\([^()]*\) const \{")
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 
 
@@ -90,20 +92,27 @@ def mutants_of(file: str, text: str) -> list[Mutant]:
         )
         switch = f"(mutant_is_alive({{}}) ? {without} : {call})"
         found.append(mutant(match.start(), close + 1, switch, change))
-    for match in _LOOP.finditer(code):
-        for place in _bounds(code, match):
-            found.append(mutant(place, place + 1, "< mutant_is_alive({}) +", "< to <="))
+    bounds = [place for match in _LOOP.finditer(code) for place in _bounds(code, match)]
+    for match in _LOOPS_CONDITION.finditer(code):
+        bounds += _less_than(code, match.end(), code.index("}", match.end()))
+    for place in bounds:
+        found.append(mutant(place, place + 1, "< mutant_is_alive({}) +", "< to <="))
     return sorted(found, key=lambda m: m.start)
 
 
 def _bounds(code: str, loop: re.Match[str]) -> Iterator[int]:
-    """Where the condition of a loop says ` < `; clang-format sees to it that nothing else does."""
+    """Where the condition of a loop says ` < `."""
     start, end = loop.end(), _closing(code, loop.end() - 1)
     if loop.group(1) == "for":
         first = code.find(";", start, end)
         if first == -1:  # over a range
             return
         start, end = first, code.find(";", first + 1, end)
+    yield from _less_than(code, start, end)
+
+
+def _less_than(code: str, start: int, end: int) -> Iterator[int]:
+    """Where the code says ` < `; clang-format sees to it that no template's arguments do."""
     for match in re.finditer(r"(?<=\s)<(?=\s)", code[start:end]):
         yield start + match.start()
 

@@ -45,6 +45,10 @@ def test_votes_are_not_taken() -> None:
             "for (int64_t i = 0;\n     i < n;\n     i++) {}",
             "for (int64_t i = 0;\n     i < mutant_is_alive(0) + n;\n     i++) {}",
         ),
+        (
+            "bool has_next() const { return i + step < n; }",
+            "bool has_next() const { return i + step < mutant_is_alive(0) + n; }",
+        ),
     ],
 )
 def test_bounds_of_loops_are_passed_by_one(text: str, wrong: str) -> None:
@@ -55,6 +59,7 @@ def test_bounds_of_loops_are_passed_by_one(text: str, wrong: str) -> None:
     "text",
     [
         "if (i < n) f(i);",  # bounds no loop
+        "bool is_less(int i) const { return i < n; }",
         "for (const auto& x : list) f(x < 1);",
         "for (int i = size<T>(); i > 0; i /= 2) f(i);",
         "// __syncthreads(); for (; i < n;) {}",

@@ -8,7 +8,8 @@ from pathlib import Path
 import mutation
 import pytest
 import sanitizers
-from mutants import Mutant, mutants_of
+from equivalent_mutants import EQUIVALENT
+from mutants import Mutant, find_mutants, mutants_of
 from source_copies import with_few_activations
 
 TEXT = "__syncthreads();\nfor (int i = 0; i < n; i++) {}\n"
@@ -129,3 +130,8 @@ def test_runs_end(tmp_path: Path) -> None:
     assert not outcome.passed
     assert outcome.output.startswith("a case")
     assert outcome.output.endswith("not done after 1 seconds")
+
+
+def test_every_equivalent_mutant_is_one() -> None:
+    found = {(m.file, m.change, m.code) for m in find_mutants(sanitizers.CSRC)}
+    assert not EQUIVALENT.keys() - found

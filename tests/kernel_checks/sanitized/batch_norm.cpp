@@ -2,6 +2,7 @@
 // several; channels that a block holds, and those that it doesn't.
 
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "batch_norm_call.h"
@@ -87,32 +88,38 @@ class Problem {
 
   void check_sums() {
     give_statistics();
-    run(BatchNormPass::kSums, [&] { ask_sums(); });
-    expect_sums();
+    from_both([&] {
+      run(BatchNormPass::kSums, [&] { ask_sums(); });
+      expect_sums();
+    });
   }
 
   void check_backward() {
     give_statistics();
-    run(BatchNormPass::kBackward, [&] {
-      ask_sums();
-      ask_gradients();
+    from_both([&] {
+      run(BatchNormPass::kBackward, [&] {
+        ask_sums();
+        ask_gradients();
+      });
+      expect_sums();
+      expect_gradients();
     });
-    expect_sums();
-    expect_gradients();
   }
 
   void check_input_gradient() {
     give_statistics();
-    for (int64_t c = 0; c < sizes_.channels; c++) {
-      sum_dz_[c] = of_sum_dz_[c];
-      sum_dz_xhat_[c] = of_sum_dz_xhat_[c];
-    }
-    run(BatchNormPass::kInputGradient, [&] {
-      ask_sums();
-      ask_gradients();
-      call_.count = static_cast<double>(sizes_.count());
+    from_both([&] {
+      for (int64_t c = 0; c < sizes_.channels; c++) {
+        sum_dz_[c] = of_sum_dz_[c];
+        sum_dz_xhat_[c] = of_sum_dz_xhat_[c];
+      }
+      run(BatchNormPass::kInputGradient, [&] {
+        ask_sums();
+        ask_gradients();
+        call_.count = static_cast<double>(sizes_.count());
+      });
+      expect_gradients();
     });
-    expect_gradients();
   }
 
  private:
@@ -137,6 +144,29 @@ class Problem {
       mean_[c] = of_mean_[c];
       invstd_[c] = of_invstd_[c];
     }
+  }
+  // Checks gradients from the input, and from the output where there are such.
+  template <class CheckGradients>
+  void from_both(CheckGradients check) {
+    check();
+    if (element_size(s_.dtype) < sizeof(float) || call_.residual != nullptr) return;
+    for (int64_t i = 0; i < sizes_.numel(); i++) {
+      write_component(s_.dtype, data(kY), i, of_y_[i]);
+    }
+    const std::string activation = name_of(call_.activation);
+    for (int row = 0; row < formulas::BatchNormGradients::kSize; row++) {
+      if (!formulas::is_of_output(row) || name_of(row) != activation) continue;
+      call_.activation = row;
+      call_.x = data(kY);
+      check();
+    }
+  }
+  static std::string name_of(int row) {
+    std::string name;
+    formulas::BatchNormGradients::each([&](int index, auto formula) {
+      if (index == row) name = decltype(formula)::kName;
+    });
+    return name;
   }
   void ask_sums() {
     call_.grad_output = data(kGrad);

@@ -52,7 +52,17 @@ void check(const Setting& s, RreluPass pass, int64_t numel, bool aligned) {
   }
 }
 
+// The first of the known answers of Random123 1.14 (kat_vectors).
+void check_generator() {
+  constexpr uint32_t kWords[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
+  const formulas::Philox4x32 random(0, 0);
+  for (int k = 0; k < 4; k++) {
+    expect(random.word[k] == kWords[k], "the generator is not Philox4x32-10");
+  }
+}
+
 void check(const Setting& s, RreluPass pass) {
+  check_generator();
   const int64_t vector = 16 / element_size(s.dtype);
   check(s, pass, 700 * vector + 1, true);
   check(s, pass, 300 * vector + vector - 1, false);

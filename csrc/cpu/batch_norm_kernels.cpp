@@ -80,23 +80,40 @@ inline double as_double(const T* element) {
   return values[0];
 }
 
-// Calls visit(pointers, i) for sixteen elements from i on of each input; the last ones padded by
-// `padding`.
+// Calls visit(pointers, i, is_new) for sixteen elements from i on of each input. is_new is null, or
+// says of which the last ones are: they begin before those of the visit before, or end in padding.
 template <class T, int kIn, class Visit>
-inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, T padding, Visit visit) {
+inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, Visit visit) {
+  using S = ScalarOf<T>;
+  static constexpr S kNew[3 * kLanes] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                         1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   T padded[kIn][kLanes];
-  for (int64_t i = 0; i < n; i += kLanes) {
-    std::array<const T*, kIn> from;
-    const bool whole = i + kLanes <= n;
+  std::array<const T*, kIn> from = in;
+  if (n < kLanes) {
     for (int k = 0; k < kIn; k++) {
-      from[k] = in[k] + i;
-      if (whole) continue;
-      std::fill_n(padded[k], kLanes, padding);
-      std::memcpy(padded[k], from[k], (n - i) * sizeof(T));
+      std::fill_n(padded[k], kLanes, T{});
+      std::memcpy(padded[k], in[k], n * sizeof(T));
       from[k] = padded[k];
     }
-    visit(from, i);
+    return visit(from, int64_t(0), kNew + 2 * kLanes - n);
   }
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t at = std::min(i, n - kLanes);
+    for (int k = 0; k < kIn; k++) from[k] = in[k] + at;
+    visit(from, at, at == i ? nullptr : kNew + kLanes - (i - at));
+  }
+}
+
+// What counts of a part of sixteen elements; the rest is replaced.
+template <class S>
+inline const S* part_of(const S* is_new, int64_t part) {
+  return is_new == nullptr ? nullptr : is_new + part;
+}
+template <class V>
+inline V counted(V x, const typename V::value_type* is_new, V replacement) {
+  if (is_new == nullptr) return x;
+  const V number(V::Batch::load_unaligned(is_new));
+  return select(number > V(0), x, replacement);
 }
 
 // Rows of columns that are added between two visits of their sums in memory.
@@ -107,16 +124,19 @@ template <class T>
   constexpr int kSize = VectorOf<T>::kSize;
   const T* x = static_cast<const T*>(data);
   // An element that stands for all: exact, and near the mean if the deviations are small.
-  const T first = x[0];
   const double shift = as_double(x);
+  const VectorOf<T> first(static_cast<ScalarOf<T>>(shift));
   const Pack<double> shifts(shift);
   Pack<double> sum(0), squares(0);
   for (int64_t r = 0; r < runs.count; r++) {
-    each_sixteen<T, 1>({x + r * runs.stride}, runs.size, first, [&](const auto& from, int64_t) {
-      for (int k = 0; k < kLanes / kSize; k++) {
-        add_deviations(sum, squares, k, load_vector<T>(from[0] + k * kSize), shifts);
-      }
-    });
+    each_sixteen<T, 1>(
+        {x + r * runs.stride}, runs.size, [&](const auto& from, int64_t, const auto* is_new) {
+          for (int k = 0; k < kLanes / kSize; k++) {
+            const VectorOf<T> values = load_vector<T>(from[0] + k * kSize);
+            add_deviations(sum, squares, k, counted(values, part_of(is_new, k * kSize), first),
+                           shifts);
+          }
+        });
   }
   const double count = static_cast<double>(runs.count * runs.size);
   *moments = Moments::of_shifted(count, shift, total(sum), total(squares));
@@ -237,13 +257,13 @@ template <class Formula, class T, Layout kLayout>
   T* y = static_cast<T*>(elements.y);
   for (int64_t r = 0; r < runs.count; r++) {
     const int64_t at = r * runs.stride;
-    map_indexed_vectors<T, 2, 1>(
-        {x + at, residual + at}, {y + at}, runs.size, [&](int64_t j, const auto& in, auto& out) {
-          const Normalisation<V>& channel = constants_for(constants, j, of_plane);
-          V z = channel.z(channel.xhat(in[0]));
-          if (adds) z = z + in[1];
-          out[0] = Formula::at(z, p).value;
-        });
+    map_run<T, 2, 1>({x + at, residual + at}, {y + at}, runs.size,
+                     [&](int64_t j, const auto& in, auto& out) {
+                       const Normalisation<V>& channel = constants_for(constants, j, of_plane);
+                       V z = channel.z(channel.xhat(in[0]));
+                       if (adds) z = z + in[1];
+                       out[0] = Formula::at(z, p).value;
+                     });
   }
 }
 
@@ -263,19 +283,18 @@ inline void write_gradients(const Runs& runs, const BatchNormConstants& all,
     const int64_t at = r * runs.stride;
     std::array<T*, kOut> into;
     for (int k = 0; k < kOut; k++) into[k] = to[k] + at;
-    map_indexed_vectors<T, 3, kOut>({x + at, residual + at, g + at}, into, runs.size,
-                                    [&](int64_t j, const auto& in, auto& out) {
-                                      const AtElement<V> at = GradientElement<Formula>::at(
-                                          constants_for(constants, j, of_plane), p, in[0], adds,
-                                          in[1]);
-                                      const V dz = in[2] * at.derivative;
-                                      if constexpr (kLayout == Layout::kPlanes) {
-                                        out[0] = gradient_of_plane.dx(dz, at.xhat);
-                                      } else {
-                                        out[0] = constants.gradient(j).dx(dz, at.xhat);
-                                      }
-                                      if constexpr (kOut == 2) out[1] = dz;
-                                    });
+    map_run<T, 3, kOut>({x + at, residual + at, g + at}, into, runs.size,
+                        [&](int64_t j, const auto& in, auto& out) {
+                          const AtElement<V> at = GradientElement<Formula>::at(
+                              constants_for(constants, j, of_plane), p, in[0], adds, in[1]);
+                          const V dz = in[2] * at.derivative;
+                          if constexpr (kLayout == Layout::kPlanes) {
+                            out[0] = gradient_of_plane.dx(dz, at.xhat);
+                          } else {
+                            out[0] = constants.gradient(j).dx(dz, at.xhat);
+                          }
+                          if constexpr (kOut == 2) out[1] = dz;
+                        });
   }
 }
 
@@ -299,45 +318,64 @@ template <class Formula, class T, Layout kLayout>
   constexpr int kSize = V::kSize;
   const auto p = parameters_of<V>(parameters);
   const ConstantsOf<T, kLayout> constants(all);
-  const Normalisation<V> of_plane = constants.normalisation(0);
   const T *x = typed<T>(elements.x), *g = typed<T>(elements.grad_output);
   const bool adds = elements.residual != nullptr;
   const T* residual = adds ? typed<T>(elements.residual) : x;
-  // Adds sixteen elements to their lanes. Padding has a gradient of 0.
-  const auto add = [&](const std::array<const T*, 3>& from, int64_t j, Pack<double>& dz_lanes,
+  // Adds part k of sixteen elements, of the channel(s) that `channel` says.
+  const auto add = [&](const Normalisation<V>& channel, const std::array<const T*, 3>& from, int k,
+                       const ScalarOf<T>* is_new, Pack<double>& dz_lanes,
                        Pack<double>& dz_xhat_lanes) {
-    for (int k = 0; k < kLanes / kSize; k++) {
-      const int64_t part = k * kSize;
-      const AtElement<V> at = GradientElement<Formula>::at(
-          constants_for(constants, j + part, of_plane), p, load_vector<T>(from[0] + part), adds,
-          load_vector<T>(from[1] + part));
-      const V dz = load_vector<T>(from[2] + part) * at.derivative;
-      add_part(dz_lanes, k, dz);
-      add_product(dz_xhat_lanes, k, dz, at.xhat);
-    }
+    const int64_t part = k * kSize;
+    const V grad = counted(load_vector<T>(from[2] + part), part_of(is_new, part), V(0));
+    const AtElement<V> at = GradientElement<Formula>::at(channel, p, load_vector<T>(from[0] + part),
+                                                         adds, load_vector<T>(from[1] + part));
+    const V dz = grad * at.derivative;
+    add_part(dz_lanes, k, dz);
+    add_product(dz_xhat_lanes, k, dz, at.xhat);
   };
   if constexpr (kLayout == Layout::kPlanes) {
+    const Normalisation<V> of_plane = constants.normalisation(0);
     Pack<double> dz_lanes(0), dz_xhat_lanes(0);
     for (int64_t r = 0; r < runs.count; r++) {
       const int64_t at = r * runs.stride;
-      each_sixteen<T, 3>(
-          {x + at, residual + at, g + at}, runs.size, T{},
-          [&](const auto& from, int64_t j) { add(from, j, dz_lanes, dz_xhat_lanes); });
+      each_sixteen<T, 3>({x + at, residual + at, g + at}, runs.size,
+                         [&](const auto& from, int64_t, const auto* is_new) {
+                           for (int k = 0; k < kLanes / kSize; k++) {
+                             add(of_plane, from, k, is_new, dz_lanes, dz_xhat_lanes);
+                           }
+                         });
     }
     *sum_dz = total(dz_lanes);
     *sum_dz_xhat = total(dz_xhat_lanes);
   } else {
+    // Columns behind the last one are added up too, and mean nothing.
     alignas(64) double of_dz[kBatchNormColumns] = {}, of_dz_xhat[kBatchNormColumns] = {};
-    for (int64_t r = 0; r < runs.count; r++) {
-      const int64_t at = r * runs.stride;
-      each_sixteen<T, 3>({x + at, residual + at, g + at}, runs.size, T{},
-                         [&](const auto& from, int64_t j) {
-                           Pack<double> dz_lanes = Pack<double>::load(of_dz + j);
-                           Pack<double> dz_xhat_lanes = Pack<double>::load(of_dz_xhat + j);
-                           add(from, j, dz_lanes, dz_xhat_lanes);
-                           dz_lanes.store(of_dz + j);
-                           dz_xhat_lanes.store(of_dz_xhat + j);
-                         });
+    T padded[3][kLanes] = {};
+    for (int64_t r = 0; r < runs.count; r += kRowsAtOnce) {
+      const int64_t rows = std::min(kRowsAtOnce, runs.count - r);
+      for (int64_t j = 0; j < runs.size; j += kLanes) {
+        Pack<double> dz_lanes = Pack<double>::load(of_dz + j);
+        Pack<double> dz_xhat_lanes = Pack<double>::load(of_dz_xhat + j);
+        Normalisation<V> channels[kLanes / kSize];
+        for (int k = 0; k < kLanes / kSize; k++) {
+          channels[k] = constants.normalisation(j + k * kSize);
+        }
+        for (int64_t row = r; row < r + rows; row++) {
+          const int64_t at = row * runs.stride + j;
+          std::array<const T*, 3> from{x + at, residual + at, g + at};
+          if (j + kLanes > runs.size) {
+            for (int k = 0; k < 3; k++) {
+              std::memcpy(padded[k], from[k], (runs.size - j) * sizeof(T));
+              from[k] = padded[k];
+            }
+          }
+          for (int k = 0; k < kLanes / kSize; k++) {
+            add(channels[k], from, k, nullptr, dz_lanes, dz_xhat_lanes);
+          }
+        }
+        dz_lanes.store(of_dz + j);
+        dz_xhat_lanes.store(of_dz_xhat + j);
+      }
     }
     std::copy_n(of_dz, runs.size, sum_dz);
     std::copy_n(of_dz_xhat, runs.size, sum_dz_xhat);

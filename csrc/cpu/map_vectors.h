@@ -3,6 +3,7 @@
 // Compiled once per instruction set, like pack.h.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -51,6 +52,31 @@ inline void map_vectors(const std::array<const T*, kIn>& in, const std::array<T*
                         int64_t n, Map map) {
   map_indexed_vectors<T, kIn, kOut>(in, out, n,
                                     [&](int64_t, const auto& x, auto& y) { map(x, y); });
+}
+
+// The same for one of many short runs: the last vector lies over the one before it instead of being
+// padded, which took a third of the time of planes of 7 * 7. map(i, x, y) may see an element twice.
+template <class T, int kIn, int kOut, class Map>
+inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out, int64_t n,
+                    Map map) {
+  constexpr int kSize = VectorOf<T>::kSize;
+  const bool is_short = n < kSize;
+  const int64_t last = is_short ? 0 : n - kSize;
+  // Copied before anything is written: an output may be one of the inputs.
+  T last_in[kIn][kSize] = {}, short_out[kOut][kSize];
+  for (int k = 0; k < kIn; k++) {
+    std::memcpy(last_in[k], in[k] + last, (is_short ? n : kSize) * sizeof(T));
+  }
+  for (int64_t i = 0; i < last + kSize; i += kSize) {
+    const int64_t at = i < last ? i : last;
+    std::array<VectorOf<T>, kIn> x;
+    std::array<VectorOf<T>, kOut> y;
+    for (int k = 0; k < kIn; k++) x[k] = load_vector<T>(i < last ? in[k] + at : last_in[k]);
+    map(at, x, y);
+    for (int k = 0; k < kOut; k++) store_vector<T>(y[k], is_short ? short_out[k] : out[k] + at);
+  }
+  if (!is_short) return;
+  for (int k = 0; k < kOut; k++) std::memcpy(out[k], short_out[k], n * sizeof(T));
 }
 
 }  // namespace gradkern::cpu::GRADKERN_ISA

@@ -233,14 +233,23 @@ const T* typed(const void* data) {
   return static_cast<const T*>(data);
 }
 
-// A plane's constants are read once.
-template <class T, Layout kLayout>
-inline auto constants_for(const ConstantsOf<T, kLayout>& constants, int64_t j,
-                          const Normalisation<VectorOf<T>>& of_plane) {
-  if constexpr (kLayout == Layout::kPlanes) {
-    return of_plane;
+// Calls map(constants, x, y) for the vectors of all runs; constants are those of prepare(j), the
+// vector's first element in its run. A plane's are read once.
+template <Layout kLayout, class T, int kIn, int kOut, class Prepare, class Map>
+inline void map_runs(const Runs& runs, const std::array<const T*, kIn>& in,
+                     const std::array<T*, kOut>& out, Prepare prepare, Map map) {
+  if constexpr (kLayout == Layout::kColumns) {
+    map_rows<T, kIn, kOut>(in, out, runs.count, runs.stride, runs.size, prepare, map);
   } else {
-    return constants.normalisation(j);
+    const auto of_plane = prepare(0);
+    std::array<const T*, kIn> from = in;
+    std::array<T*, kOut> to = out;
+    for (int64_t r = 0; r < runs.count; r++) {
+      map_run<T, kIn, kOut>(from, to, runs.size,
+                            [&](int64_t, const auto& x, auto& y) { map(of_plane, x, y); });
+      for (const T*& pointer : from) pointer += runs.stride;
+      for (T*& pointer : to) pointer += runs.stride;
+    }
   }
 }
 
@@ -250,22 +259,24 @@ template <class Formula, class T, Layout kLayout>
   using V = VectorOf<T>;
   const auto p = parameters_of<V>(parameters);
   const ConstantsOf<T, kLayout> constants(all);
-  const Normalisation<V> of_plane = constants.normalisation(0);
   const T* x = typed<T>(elements.x);
   const bool adds = elements.residual != nullptr;
   const T* residual = adds ? typed<T>(elements.residual) : x;
-  T* y = static_cast<T*>(elements.y);
-  for (int64_t r = 0; r < runs.count; r++) {
-    const int64_t at = r * runs.stride;
-    map_run<T, 2, 1>({x + at, residual + at}, {y + at}, runs.size,
-                     [&](int64_t j, const auto& in, auto& out) {
-                       const Normalisation<V>& channel = constants_for(constants, j, of_plane);
-                       V z = channel.z(channel.xhat(in[0]));
-                       if (adds) z = z + in[1];
-                       out[0] = Formula::at(z, p).value;
-                     });
-  }
+  map_runs<kLayout, T, 2, 1>(
+      runs, {x, residual}, {static_cast<T*>(elements.y)},
+      [&](int64_t j) { return constants.normalisation(j); },
+      [&](const Normalisation<V>& channel, const auto& in, auto& out) {
+        V z = channel.z(channel.xhat(in[0]));
+        if (adds) z = z + in[1];
+        out[0] = Formula::at(z, p).value;
+      });
 }
+
+template <class V>
+struct GradientConstants {
+  Normalisation<V> channel;
+  InputGradient<V> gradient;
+};
 
 template <class Formula, class T, Layout kLayout, int kOut>
 inline void write_gradients(const Runs& runs, const BatchNormConstants& all,
@@ -274,28 +285,20 @@ inline void write_gradients(const Runs& runs, const BatchNormConstants& all,
   using V = VectorOf<T>;
   const auto p = parameters_of<V>(parameters);
   const ConstantsOf<T, kLayout> constants(all);
-  const Normalisation<V> of_plane = constants.normalisation(0);
-  const InputGradient<V> gradient_of_plane = constants.gradient(0);
   const T *x = typed<T>(elements.x), *g = typed<T>(elements.grad_output);
   const bool adds = elements.residual != nullptr;
   const T* residual = adds ? typed<T>(elements.residual) : x;
-  for (int64_t r = 0; r < runs.count; r++) {
-    const int64_t at = r * runs.stride;
-    std::array<T*, kOut> into;
-    for (int k = 0; k < kOut; k++) into[k] = to[k] + at;
-    map_run<T, 3, kOut>({x + at, residual + at, g + at}, into, runs.size,
-                        [&](int64_t j, const auto& in, auto& out) {
-                          const AtElement<V> at = GradientElement<Formula>::at(
-                              constants_for(constants, j, of_plane), p, in[0], adds, in[1]);
-                          const V dz = in[2] * at.derivative;
-                          if constexpr (kLayout == Layout::kPlanes) {
-                            out[0] = gradient_of_plane.dx(dz, at.xhat);
-                          } else {
-                            out[0] = constants.gradient(j).dx(dz, at.xhat);
-                          }
-                          if constexpr (kOut == 2) out[1] = dz;
-                        });
-  }
+  map_runs<kLayout, T, 3, kOut>(
+      runs, {x, residual, g}, to,
+      [&](int64_t j) {
+        return GradientConstants<V>{constants.normalisation(j), constants.gradient(j)};
+      },
+      [&](const GradientConstants<V>& of, const auto& in, auto& out) {
+        const AtElement<V> at = GradientElement<Formula>::at(of.channel, p, in[0], adds, in[1]);
+        const V dz = in[2] * at.derivative;
+        out[0] = of.gradient.dx(dz, at.xhat);
+        if constexpr (kOut == 2) out[1] = dz;
+      });
 }
 
 template <class Formula, class T, Layout kLayout>

@@ -69,6 +69,8 @@ class BatchNorm {
         plan_(call),
         layout_(plan_.planes() ? BatchNormKernels::kPlanes : BatchNormKernels::kColumns),
         size_(element_size(call.dtype)),
+        weight_(parameter(call.weight, 1)),
+        bias_(parameter(call.bias, 0)),
         constants_(call.channels) {}
 
   void run() {
@@ -117,25 +119,28 @@ class BatchNorm {
   // ---- what a channel has
   // ------------------------------------------------------------------------
 
-  double parameter(const void* of_channels, int64_t channel, double otherwise) const {
-    return of_channels == nullptr ? otherwise
-                                  : read_scalar(of_channels, call_.parameter_dtype, channel);
+  // A parameter of all channels.
+  std::vector<double> parameter(const void* of_channels, double otherwise) const {
+    std::vector<double> values(call_.channels, otherwise);
+    if (of_channels != nullptr) {
+      read_scalars(of_channels, call_.parameter_dtype, call_.channels, values.data());
+    }
+    return values;
   }
-  double weight(int64_t channel) const { return parameter(call_.weight, channel, 1); }
 
   void prepare(int64_t channel) {
-    const double bias = parameter(call_.bias, channel, 0);
-    constants_.set(channel, formulas::is_of_output(call_.activation)
-                                ? Normalisation<S>::of_output(weight(channel), bias)
-                                : Normalisation<S>(call_.mean[channel], call_.invstd[channel],
-                                                   weight(channel), bias));
+    const double weight = weight_[channel], bias = bias_[channel];
+    constants_.set(
+        channel, formulas::is_of_output(call_.activation)
+                     ? Normalisation<S>::of_output(weight, bias)
+                     : Normalisation<S>(call_.mean[channel], call_.invstd[channel], weight, bias));
   }
   void prepare_all() {
     for (int64_t c = 0; c < call_.channels; c++) prepare(c);
   }
   void prepare_gradient(int64_t channel, double count) {
     constants_.set(channel,
-                   InputGradient<S>(weight(channel), call_.invstd[channel], call_.sum_dz[channel],
+                   InputGradient<S>(weight_[channel], call_.invstd[channel], call_.sum_dz[channel],
                                     call_.sum_dz_xhat[channel], count));
   }
   void keep(int64_t channel, const Sums& sums) {
@@ -263,6 +268,7 @@ class BatchNorm {
   const BatchNormPlan plan_;
   const BatchNormKernels::Layout layout_;
   const int64_t size_;
+  const std::vector<double> weight_, bias_;
   ChannelConstants<S> constants_;
 };
 

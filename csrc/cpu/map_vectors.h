@@ -54,6 +54,39 @@ inline void map_vectors(const std::array<const T*, kIn>& in, const std::array<T*
                                     [&](int64_t, const auto& x, auto& y) { map(x, y); });
 }
 
+// The same for rows of which the elements of a column have something in common: prepare(i) gives
+// what map(common, x, y) computes those from column i on with. It is asked for once for several
+// rows.
+template <class T, int kIn, int kOut, class Prepare, class Map>
+inline void map_rows(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out,
+                     int64_t rows, int64_t stride, int64_t n, Prepare prepare, Map map) {
+  constexpr int kSize = VectorOf<T>::kSize;
+  constexpr int64_t kRowsAtOnce = 8;
+  T padded_in[kIn][kSize] = {}, padded_out[kOut][kSize];
+  for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
+    const int64_t behind = std::min(first + kRowsAtOnce, rows);
+    for (int64_t i = 0; i < n; i += kSize) {
+      const bool whole = i + kSize <= n;
+      const size_t rest = whole ? 0 : (n - i) * sizeof(T);
+      const auto common = prepare(i);
+      for (int64_t row = first; row < behind; row++) {
+        const int64_t at = row * stride + i;
+        std::array<VectorOf<T>, kIn> x;
+        std::array<VectorOf<T>, kOut> y;
+        for (int k = 0; k < kIn; k++) {
+          if (!whole) std::memcpy(padded_in[k], in[k] + at, rest);
+          x[k] = load_vector<T>(whole ? in[k] + at : padded_in[k]);
+        }
+        map(common, x, y);
+        for (int k = 0; k < kOut; k++) {
+          store_vector<T>(y[k], whole ? out[k] + at : padded_out[k]);
+          if (!whole) std::memcpy(out[k] + at, padded_out[k], rest);
+        }
+      }
+    }
+  }
+}
+
 // The same for one of many short runs: the last vector lies over the one before it instead of being
 // padded, which took a third of the time of planes of 7 * 7. map(i, x, y) may see an element twice.
 template <class T, int kIn, int kOut, class Map>

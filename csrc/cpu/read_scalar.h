@@ -40,4 +40,12 @@ inline double read_scalar(const void* data, DType dtype, int64_t i) {
   }
 }
 
+inline void read_scalars(const void* data, DType dtype, int64_t n, double* values) {
+  if (dtype == DType::kFloat32) {  // what parameters mostly are
+    for (int64_t i = 0; i < n; i++) values[i] = static_cast<const float*>(data)[i];
+    return;
+  }
+  for (int64_t i = 0; i < n; i++) values[i] = read_scalar(data, dtype, i);
+}
+
 }  // namespace gradkern::cpu

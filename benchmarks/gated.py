@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import gradkern.functional as gk
-from benchmarks.rows import Row, Sides, Traffic
+from benchmarks.rows import Bar, Row, Sides, Traffic
 from gradkern.channelwise import CHANNELWISE
 from gradkern.gated import GATED
 
@@ -114,6 +114,33 @@ def both_ways(ours: Function, theirs: Function, inputs: str, tensors: int) -> Pr
     return prepare
 
 
+def random_slopes(backward: bool) -> Prepare:
+    """RReLU in training: without a gradient, or both ways."""
+
+    def prepare(data: GatedData) -> Sides:
+        x = data.gate.clone().requires_grad_(backward)
+
+        def side(function: Function) -> Callable[[], Tensor]:
+            if not backward:
+                return lambda: function(x, training=True)
+            return lambda: torch.autograd.grad(function(x, training=True), [x], data.grad)[0]
+
+        def comparable(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+            """Where no slope is drawn."""
+            positive = data.gate > 0
+            return ours[positive], theirs[positive]
+
+        tensors = 5 if backward else 2
+        return Sides(
+            side(gk.rrelu),
+            side(functional.rrelu),
+            Traffic(read_write=tensors * data.gate.nbytes),
+            comparable=comparable,
+        )
+
+    return prepare
+
+
 def biased_gelu(data: GatedData) -> Sides:
     """``gelu(x + bias)``."""
     operator = CHANNELWISE["bias_gelu"].value_out
@@ -190,6 +217,7 @@ def rows(device: torch.device, quick: bool) -> Rows:
         for name, function, activation, native in (
             ("swiglu", gk.swiglu, functional.silu, lambda x, out: aten.silu.out(x, out=out)),
             ("geglu", gk.geglu, functional.gelu, lambda x, out: aten.gelu.out(x, out=out)),
+            ("reglu", gk.reglu, torch.relu, lambda x, out: aten.relu.out(x, out=out)),
         ):
             against = f"{activation.__name__}, product"
             yield Row(name, against, llama, opened(name, native))
@@ -200,18 +228,33 @@ def rows(device: torch.device, quick: bool) -> Rows:
         of_halves = both_ways(gk.swiglu, halves_swiglu, "halves", tensors=8)
         yield Row("swiglu of halves, both ways", "chunk, silu, product", llama, of_halves)
 
-        gpt = workload((4096, 3072), -1, dtype)
-        yield Row("bias_gelu", "sum, gelu", gpt, biased_gelu)
-        yield Row("bias_gelu, its gradients", "sum, gelu", gpt, biased_gelu_gradients)
+        # What the bars are for.
+        square = workload((4096, 4096), -1, dtype)
+        bar = Bar("speedup", 2.0) if device.type == "cpu" and dtype == torch.float32 else None
+        swiglu = both_ways(
+            gk.swiglu, lambda gate, up: functional.silu(gate) * up, "gate, up", tensors=8
+        )
+        yield Row("swiglu, both ways", "silu, product", square, swiglu, bar)
         biased = both_ways(
             gk.bias_gelu, lambda x, bias: functional.gelu(x + bias), "channels", tensors=5
         )
+        yield Row("bias_gelu, both ways", "sum, gelu", square, biased, bar)
+
+        gpt = workload((4096, 3072), -1, dtype)
+        yield Row("bias_gelu", "sum, gelu", gpt, biased_gelu)
+        yield Row("bias_gelu, its gradients", "sum, gelu", gpt, biased_gelu_gradients)
         yield Row("bias_gelu, both ways", "sum, gelu", gpt, biased)
+        of_silu = both_ways(
+            gk.bias_silu, lambda x, bias: functional.silu(x + bias), "channels", tensors=5
+        )
+        yield Row("bias_silu, both ways", "sum, silu", gpt, of_silu)
 
         images = workload((64, 64, 56, 56), 1, dtype)
         yield Row("prelu", "native", images, learned_slopes)
         slopes = both_ways(gk.prelu, functional.prelu, "channels", tensors=5)
         yield Row("prelu, both ways", "native", images, slopes)
+        yield Row("rrelu, training", "native", images, random_slopes(backward=False))
+        yield Row("rrelu, both ways", "native", images, random_slopes(backward=True))
 
 
 if __name__ == "__main__":

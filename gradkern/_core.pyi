@@ -58,6 +58,9 @@ def channelwise(
     channels: int,
     inner: int,
 ) -> None: ...
+def rrelu(
+    input: npt.NDArray[Any], output: npt.NDArray[Any], lower: float, upper: float, seed: int
+) -> None: ...
 def softmax(
     softmax_pass: SoftmaxPass,
     input: npt.NDArray[Any],

@@ -36,6 +36,7 @@ __all__ = [
     "log_softmax",
     "prelu",
     "reglu",
+    "rrelu",
     "softmax",
     "swiglu",
     "tensor_stats",
@@ -590,6 +591,52 @@ def prelu(x: Array, weight: Array) -> Array:
             f"axis 1 of x, which has shape {x.shape}"
         )
     return _of_channels("prelu", x, weight, "weight", None if single else 1)
+
+
+def rrelu(
+    x: Array,
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    rng: np.random.Generator | None = None,
+) -> Array:
+    """:func:`gradkern.functional.rrelu` in training, for arrays: random slopes where ``x <= 0``.
+
+    Args:
+        x: an array of any shape.
+        lower, upper: the bounds of the slopes, which are uniform between them.
+        rng: draws the seed that all slopes follow from (Philox4x32-10 of it and of the element's
+            place in memory); None: a fresh one.
+
+    Returns:
+        A new array like ``x``.
+
+    Raises:
+        TypeError: ``x`` is not an array, or has a dtype without kernels; a bound is not a number;
+            ``rng`` is not a generator.
+        ValueError: ``lower`` is above ``upper``.
+
+    Source:
+        Xu, Wang, Chen, Li, "Empirical evaluation of rectified activations in convolutional
+        network", 2015.
+
+    Example:
+        >>> import gradkern.numpy
+        >>> y = gradkern.numpy.rrelu(np.float64([-1, -1, 5]), 0.25, 0.5, np.random.default_rng(1))
+        >>> bool(y[0] != y[1]), bool(((y[:2] <= -0.25) & (y[:2] >= -0.5)).all()), float(y[2])
+        (True, True, 5.0)
+    """
+    _required_array(x, "x")
+    lower, upper = as_number(lower, "lower"), as_number(upper, "upper")
+    if not lower <= upper:
+        raise ValueError(f"lower is {lower}; it must not be above upper, which is {upper}")
+    if rng is None:
+        rng = np.random.default_rng()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is a {type(rng).__name__}; it must be a numpy.random.Generator")
+    (dense,) = _readable([x])
+    result = np.empty_like(dense)
+    _core.rrelu(dense, result, lower, upper, int(rng.integers(-(2**63), 2**63 - 1)))
+    return result
 
 
 def _after_bias(name: str, x: Array, bias: Array) -> Array:

@@ -22,6 +22,7 @@
 #include "formulas/gated_activations.h"
 #include "gated_call.h"
 #include "python/torch_door.h"
+#include "rrelu_call.h"
 #include "softmax_call.h"
 #include "torch_ops/registry.h"
 
@@ -200,6 +201,17 @@ void channelwise(int activation, const py::array& input, const py::array& weight
   registry::cpu_backend().channelwise(numpy_launch(), call);
 }
 
+// The output has the input's dtype, size and memory order.
+void rrelu(const py::array& input, const py::array& output, double lower, double upper,
+           int64_t seed) {
+  const TensorSpan from = span_of(input, "x", false), to = span_of(output, "output", true);
+  if (from.numel == 0) return;
+  const RreluCall call{RreluPass::kValue, from.dtype, from.numel, lower, upper, &seed,
+                       {from.data},       to.data};
+  py::gil_scoped_release release;
+  registry::cpu_backend().rrelu(numpy_launch(), call);
+}
+
 // Rows of `size` elements, `inner` apart; the output has the input's dtype, size and memory order.
 void softmax(SoftmaxPass pass, const py::array& input, const py::array& output, int64_t size,
              int64_t inner) {
@@ -353,6 +365,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("gated", &gated, py::arg("activation"), py::arg("gate"), py::arg("up"), py::arg("output"));
   m.def("channelwise", &channelwise, py::arg("activation"), py::arg("input"), py::arg("weight"),
         py::arg("output"), py::arg("channels"), py::arg("inner"));
+  m.def("rrelu", &rrelu, py::arg("input"), py::arg("output"), py::arg("lower"), py::arg("upper"),
+        py::arg("seed"));
   py::enum_<SoftmaxPass>(m, "SoftmaxPass")
       .value("SOFTMAX", SoftmaxPass::kSoftmax)
       .value("LOG_SOFTMAX", SoftmaxPass::kLogSoftmax);

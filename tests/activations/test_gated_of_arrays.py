@@ -64,6 +64,21 @@ def test_bits_after_a_bias(name: str, dtype: torch.dtype) -> None:
 
 
 @dtypes
+def test_bits_of_rrelu(dtype: torch.dtype) -> None:
+    for shape in ((), (0,), (77,), (3, 4, 10)):
+        x = normal(*shape, dtype=dtype)
+        # The seed that the generator draws is the operator's.
+        seed = int(np.random.default_rng(3).integers(-(2**63), 2**63 - 1))
+        want = torch.ops.gradkern.random_rrelu(x, torch.tensor(seed), 0.2, 0.4)
+        array = as_array(x)
+        assert same(gknp.rrelu(array, 0.2, 0.4, np.random.default_rng(3)), want)
+        # Slopes follow the order of memory.
+        of_fortran = gknp.rrelu(array.T, 0.2, 0.4, np.random.default_rng(3))
+        assert same(of_fortran.T, want)
+    assert (gknp.rrelu(-np.ones(9)) != gknp.rrelu(-np.ones(9))).any()
+
+
+@dtypes
 def test_bits_of_prelu(dtype: torch.dtype) -> None:
     for shape in ((), (77,), (5, 6), (3, 4, 10), (2, 3, 4, 5)):
         x = normal(*shape, dtype=dtype)
@@ -207,6 +222,10 @@ BIAS = np.ones(3, np.float32)
         ),
         (lambda: gknp.bias_silu(X.astype(int), BIAS.astype(int)), TypeError, "x has dtype int64"),
         (lambda: gknp.prelu(None, BIAS), TypeError, "x is a NoneType"),
+        (lambda: gknp.rrelu([1.0]), TypeError, "x is a list; it must be a numpy.ndarray"),
+        (lambda: gknp.rrelu(X, "a"), TypeError, "lower is a str; it must be a real number"),
+        (lambda: gknp.rrelu(X, 0.5, 0.2), ValueError, "lower is 0.5; it must not be above upper"),
+        (lambda: gknp.rrelu(X, rng=3), TypeError, "rng is a int; it must be a numpy.random.Gen"),
         (lambda: gknp.prelu(X, 0.5), TypeError, "weight is a float; it must be a numpy.ndarray"),
         (lambda: gknp.prelu(X, BIAS[:2]), ValueError, r"weight has shape \(2,\); it must have one"),
         (lambda: gknp.prelu(X[0], BIAS), ValueError, r"axis 1 of x, which has shape \(3,\)"),

@@ -9,6 +9,7 @@
 
 #include "cpu/map_vectors.h"
 #include "cpu/pack.h"
+#include "cpu/prefetch.h"
 #include "cpu/storage.h"
 
 namespace gradkern::cpu::GRADKERN_ISA {
@@ -99,7 +100,10 @@ inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, Visit v
   }
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t at = std::min(i, n - kLanes);
-    for (int k = 0; k < kIn; k++) from[k] = in[k] + at;
+    for (int k = 0; k < kIn; k++) {
+      from[k] = in[k] + at;
+      prefetch_after(from[k]);
+    }
     visit(from, at, at == i ? nullptr : kNew + kLanes - (i - at));
   }
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "cpu/convert.h"
+#include "cpu/prefetch.h"
 
 namespace gradkern::cpu::GRADKERN_ISA {
 
@@ -32,7 +33,10 @@ inline void map_elements(const std::array<const T*, kIn>& in, const std::array<T
   for (; i + kLanes <= n; i += kLanes) {
     std::array<const T*, kIn> from;
     std::array<T*, kOut> to;
-    for (int k = 0; k < kIn; k++) from[k] = in[k] + i;
+    for (int k = 0; k < kIn; k++) {
+      from[k] = in[k] + i;
+      prefetch_after(from[k]);
+    }
     for (int k = 0; k < kOut; k++) to[k] = out[k] + i;
     step(from, to);
   }
@@ -64,7 +68,10 @@ GRADKERN_INLINE void map_group(T* at, const Map& map) {
 template <class T, class Map>
 GRADKERN_INLINE void map_in_place(T* data, int64_t n, const Map& map) {
   int64_t i = 0;
-  for (; i + kGroup<T> <= n; i += kGroup<T>) map_group(data + i, map);
+  for (; i + kGroup<T> <= n; i += kGroup<T>) {
+    prefetch_after(data + i);
+    map_group(data + i, map);
+  }
   if (i == n) return;
   T padded[kGroup<T>] = {};
   std::memcpy(padded, data + i, (n - i) * sizeof(T));

@@ -14,6 +14,7 @@
 #include "cpu/gated_kernels.h"
 #include "cpu/merge_lanes.h"
 #include "cpu/pack.h"
+#include "cpu/prefetch.h"
 #include "cpu/rrelu_kernels.h"
 #include "cpu/softmax_kernels.h"
 #include "cpu/storage.h"
@@ -88,7 +89,10 @@ GRADKERN_INLINE void add_group(const T* from, Lanes& lanes) {
 template <class T, class Lanes>
 GRADKERN_INLINE int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
   int64_t i = 0;
-  for (; i + kGroup<T> <= n; i += kGroup<T>) add_group(data + i, lanes);
+  for (; i + kGroup<T> <= n; i += kGroup<T>) {
+    prefetch_after(data + i);
+    add_group(data + i, lanes);
+  }
   const int rest = static_cast<int>(n - i);
   if (rest == 0) return 0;
   T padded[kGroup<T>];

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 
+#include "cpu/prefetch.h"
 #include "cpu/vector.h"
 
 namespace gradkern::cpu::GRADKERN_ISA {
@@ -35,6 +36,7 @@ inline void map_indexed_vectors(const std::array<const T*, kIn>& in,
     std::array<T*, kOut> to;
     for (int k = 0; k < kIn; k++) {
       from[k] = in[k] + i;
+      prefetch_after(from[k]);
       if (whole) continue;
       std::memcpy(padded_in[k], from[k], rest);
       from[k] = padded_in[k];
@@ -104,7 +106,10 @@ inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kO
     const int64_t at = i < last ? i : last;
     std::array<VectorOf<T>, kIn> x;
     std::array<VectorOf<T>, kOut> y;
-    for (int k = 0; k < kIn; k++) x[k] = load_vector<T>(i < last ? in[k] + at : last_in[k]);
+    for (int k = 0; k < kIn; k++) {
+      prefetch_after(in[k] + at);
+      x[k] = load_vector<T>(i < last ? in[k] + at : last_in[k]);
+    }
     map(at, x, y);
     for (int k = 0; k < kOut; k++) store_vector<T>(y[k], is_short ? short_out[k] : out[k] + at);
   }

@@ -28,6 +28,9 @@ from gradkern.stats import COLUMNS
 
 # What can't be summed up from the eight statistics is taken from a sample of this many elements.
 SAMPLE_ELEMENTS = 16384
+# Outputs that wait to be measured together are kept alive. With more bytes than this they are
+# measured at once: the next module's output can then have their memory, which is in the cache.
+WAITING_BYTES = 2**22
 # A module that is called more often in a forward pass (a recurrent cell) shares its last row.
 CALLS_APART = 64
 # A unit counts as dead when it was active on fewer samples (SageMaker Debugger's DeadRelu), once
@@ -87,8 +90,8 @@ class ActivationMeasurements:
 class ActivationMeter:
     """Watches the outputs of a model's activation functions, norms and recurrent modules.
 
-    A forward hook keeps a reference to each output; when the model's forward pass is over, one
-    ``tensor_stats`` call measures them all. Modules that measure themselves
+    A forward hook keeps a reference to each output; one ``tensor_stats`` call measures many of
+    them, when the model's forward pass is over or they have become large. Modules that measure themselves
     (:class:`~gradkern.monitor.MeasuresOutput`) are asked instead. In a model without any module for
     its activation functions, linear layers and convolutions are watched.
 
@@ -108,6 +111,7 @@ class ActivationMeter:
         self._enabled = True
         self._in_forward = False
         self._pending: list[_Output] = []
+        self._pending_bytes = 0
         self._calls: dict[int, int] = {}
         self._turn = 0
         self.measurements = ActivationMeasurements()
@@ -140,7 +144,11 @@ class ActivationMeter:
         for watched in self.watched:
             if watched.measurer is not None:
                 watched.measurer.measure_output(False)
+        self._forget_pending()
+
+    def _forget_pending(self) -> None:
         self._pending.clear()
+        self._pending_bytes = 0
 
     @property
     def enabled(self) -> bool:
@@ -161,7 +169,7 @@ class ActivationMeter:
     def _before_model(self, module: nn.Module, args: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        self._pending.clear()  # of a pass that raised
+        self._forget_pending()  # of a pass that raised
         self._calls.clear()
         self._in_forward = self.enabled and module.training and torch.is_grad_enabled()
 
@@ -206,6 +214,9 @@ class ActivationMeter:
         # The version counter tells whether the output is overwritten before it is measured.
         version = 0 if tensor.is_inference() else tensor._version
         self._pending.append(_Output(key, tensor, version))
+        self._pending_bytes += tensor.nbytes
+        if self._pending_bytes > WAITING_BYTES:
+            self.flush()
 
     def _counts(self, module: nn.Module) -> bool:
         if not self.enabled:
@@ -219,7 +230,7 @@ class ActivationMeter:
 
     def flush(self) -> None:
         """Measures the outputs that are waiting."""
-        pending, self._pending = self._pending, []
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
         outputs = [o for o in pending if o.tensor.is_inference() or o.tensor._version == o.version]
         if not outputs:
             return
@@ -259,7 +270,8 @@ class ActivationMeter:
             tensor = tensor.narrow(axis, self._turn % step, size - self._turn % step)
             tensor = tensor[(slice(None),) * axis + (slice(None, None, step),)]
             left = max(left // tensor.shape[axis], 1)
-        return tensor.float(), unit_axis
+        # Gathered once: what follows reads it several times.
+        return tensor.float().contiguous(), unit_axis
 
     def _take(self, key: _Key, statistics: OutputStatistics) -> None:
         values = statistics.values.detach().double()

@@ -1,0 +1,16 @@
+// Asks for what a loop over memory reads a little later.
+#pragma once
+
+namespace gradkern::cpu {
+
+// The hardware's prefetchers stop at the end of each page, where the loop then waits for memory: on
+// a Xeon with AVX-512 the statistics of 300 MB take 1.5 times as long without this, and their norm
+// 1.3 times. Distances from 1 to 4 KB make no difference.
+inline constexpr int kPrefetchBytes = 2048;
+
+// `at`: what the loop reads now. May be called for addresses behind the end.
+inline void prefetch_after(const void* at) {
+  __builtin_prefetch(static_cast<const char*>(at) + kPrefetchBytes);
+}
+
+}  // namespace gradkern::cpu

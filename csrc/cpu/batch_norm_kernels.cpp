@@ -163,6 +163,7 @@ template <class T>
       Pack<double> sums = Pack<double>::load(sum + j), of_squares = Pack<double>::load(squares + j);
       for (int64_t row = r; row < r + rows; row++) {
         const T* at = x + row * runs.stride + j;
+        prefetch_rows_after(at, kRowsAtOnce, runs.stride);
         if (j + kLanes > runs.size) {
           std::memcpy(padded, at, (runs.size - j) * sizeof(T));
           at = padded;
@@ -370,6 +371,7 @@ template <class Formula, class T, Layout kLayout>
         for (int64_t row = r; row < r + rows; row++) {
           const int64_t at = row * runs.stride + j;
           std::array<const T*, 3> from{x + at, residual + at, g + at};
+          for (const T* row_of : from) prefetch_rows_after(row_of, kRowsAtOnce, runs.stride);
           if (j + kLanes > runs.size) {
             for (int k = 0; k < 3; k++) {
               std::memcpy(padded[k], from[k], (runs.size - j) * sizeof(T));

@@ -37,7 +37,10 @@ inline void map_elements(const std::array<const T*, kIn>& in, const std::array<T
       from[k] = in[k] + i;
       prefetch_after(from[k]);
     }
-    for (int k = 0; k < kOut; k++) to[k] = out[k] + i;
+    for (int k = 0; k < kOut; k++) {
+      to[k] = out[k] + i;
+      prefetch_for_writing_after(to[k]);
+    }
     step(from, to);
   }
   if (i == n) return;
@@ -69,7 +72,7 @@ template <class T, class Map>
 GRADKERN_INLINE void map_in_place(T* data, int64_t n, const Map& map) {
   int64_t i = 0;
   for (; i + kGroup<T> <= n; i += kGroup<T>) {
-    prefetch_after(data + i);
+    prefetch_for_writing_after(data + i);
     map_group(data + i, map);
   }
   if (i == n) return;

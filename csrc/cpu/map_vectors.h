@@ -41,7 +41,10 @@ inline void map_indexed_vectors(const std::array<const T*, kIn>& in,
       std::memcpy(padded_in[k], from[k], rest);
       from[k] = padded_in[k];
     }
-    for (int k = 0; k < kOut; k++) to[k] = whole ? out[k] + i : padded_out[k];
+    for (int k = 0; k < kOut; k++) {
+      to[k] = whole ? out[k] + i : padded_out[k];
+      prefetch_for_writing_after(to[k]);
+    }
     step(i, from, to);
     if (whole) continue;
     for (int k = 0; k < kOut; k++) std::memcpy(out[k] + i, padded_out[k], rest);
@@ -76,6 +79,7 @@ inline void map_rows(const std::array<const T*, kIn>& in, const std::array<T*, k
         std::array<VectorOf<T>, kIn> x;
         std::array<VectorOf<T>, kOut> y;
         for (int k = 0; k < kIn; k++) {
+          prefetch_rows_after(in[k] + at, kRowsAtOnce, stride);
           if (!whole) std::memcpy(padded_in[k], in[k] + at, rest);
           x[k] = load_vector<T>(whole ? in[k] + at : padded_in[k]);
         }
@@ -111,7 +115,10 @@ inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kO
       x[k] = load_vector<T>(i < last ? in[k] + at : last_in[k]);
     }
     map(at, x, y);
-    for (int k = 0; k < kOut; k++) store_vector<T>(y[k], is_short ? short_out[k] : out[k] + at);
+    for (int k = 0; k < kOut; k++) {
+      prefetch_for_writing_after(out[k] + at);
+      store_vector<T>(y[k], is_short ? short_out[k] : out[k] + at);
+    }
   }
   if (!is_short) return;
   for (int k = 0; k < kOut; k++) std::memcpy(out[k], short_out[k], n * sizeof(T));

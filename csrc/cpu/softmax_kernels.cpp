@@ -92,7 +92,10 @@ inline void each_pack(const Inputs<T, Formula::kInputs>& in, int64_t n, Visit vi
   std::array<Elements, Formula::kInputs> x;
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    for (int k = 0; k < Formula::kInputs; k++) x[k] = load(in[k] + i);
+    for (int k = 0; k < Formula::kInputs; k++) {
+      prefetch_after(in[k] + i);
+      x[k] = load(in[k] + i);
+    }
     visit(i, x);
   }
   if (i == n) return;
@@ -152,6 +155,7 @@ SoftmaxPartial sums_of(const Inputs<T, Formula::kInputs>& in, int64_t n, NarrowO
     int64_t i = 0;
     for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
       for (int k = 0; k < 4; k++) {
+        prefetch_after(in[0] + i + k * kLanes);
         extremes[k] = larger(load(in[0] + i + k * kLanes).narrow, extremes[k]);
       }
     }

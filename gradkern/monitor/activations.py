@@ -91,9 +91,9 @@ class ActivationMeter:
     """Watches the outputs of a model's activation functions, norms and recurrent modules.
 
     A forward hook keeps a reference to each output; one ``tensor_stats`` call measures many of
-    them, when the model's forward pass is over or they have become large. Modules that measure themselves
-    (:class:`~gradkern.monitor.MeasuresOutput`) are asked instead. In a model without any module for
-    its activation functions, linear layers and convolutions are watched.
+    them, when the model's forward pass is over or they have become large. Modules that measure
+    themselves (:class:`~gradkern.monitor.MeasuresOutput`) are asked instead. In a model without any
+    module for its activation functions, linear layers and convolutions are watched.
 
     What doesn't count: passes in ``eval()`` or without gradients, and the second forward of
     checkpointed parts, which happens in the backward pass. (Reentrant checkpoints run their first

@@ -823,4 +823,6 @@ def compiler_with_cuda_headers() -> list[str]:
     ).stdout
     words = next(line for line in commands.splitlines() if "report.cpp" in line).split()
     headers = [word for i, word in enumerate(words) if "-isystem" in words[max(i - 1, 0) : i + 1]]
-    return [words[0], "-std=c++17", *headers]
+    # Before the first option: the compiler, and what launches it, if the build has a cache.
+    command = itertools.takewhile(lambda word: not word.startswith("-"), words)
+    return [*command, "-std=c++17", *headers]

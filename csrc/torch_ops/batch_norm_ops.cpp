@@ -160,7 +160,7 @@ class Prepared {
                                   std::to_string(activations));
     }
     if (formulas::is_of_output(static_cast<int32_t>(fused.activation))) {
-      if (element_size(reference_.dtype()) < sizeof(float)) {
+      if (element_size(reference_.dtype()) < static_cast<int64_t>(sizeof(float))) {
         throw std::invalid_argument(
             "input is a 16-bit output; it must be float32 or float64 for gradients without an "
             "input");

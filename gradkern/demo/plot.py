@@ -135,7 +135,7 @@ def _draw_profiles(axes: Axes, result: Result, group: Sequence[_Line]) -> None:
     axes.yaxis.set_major_locator(LogLocator(numticks=12))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", fontsize="x-small")
 
 
 def _mark_native_lost(axes: Axes, run: Run) -> None:
@@ -217,7 +217,7 @@ def _draw_losses(axes: Axes, lines: Sequence[_Line]) -> None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     axes.set_ylabel("cross entropy, running mean")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower left", fontsize="x-small")
 
 
 def _running_mean(values: Sequence[float], window: int) -> list[float]:

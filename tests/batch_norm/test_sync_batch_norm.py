@@ -16,7 +16,7 @@ import gradkern
 COUNTS = {2: (3, 6), 3: (5, 4, 0)}
 
 _RANK = """
-import sys
+import os, sys
 import torch, torch.distributed as dist
 import gradkern
 
@@ -41,7 +41,11 @@ torch.save(
          mean=layer.running_mean, var=layer.running_var),
     {folder!r} + f"/{{rank}}.pt",
 )
+dist.barrier()
 dist.destroy_process_group()
+# Not by the interpreter's end: a thread of gloo's that is still there would abort the process.
+sys.stdout.flush()
+os._exit(0)
 """
 
 
@@ -60,8 +64,8 @@ def test_as_one_process_on_the_joined_batch(
         subprocess.Popen([sys.executable, "-c", program, str(rank)], stderr=subprocess.PIPE)
         for rank in range(processes)
     ]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
+    finished = [process.communicate(timeout=120) for process in running]
+    for process, (_, errors) in zip(running, finished, strict=True):
         assert process.returncode == 0, errors.decode()
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(processes)]
 

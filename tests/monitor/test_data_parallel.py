@@ -12,7 +12,7 @@ import torch
 from small_training import gradients, loss_of, network, total_norm
 
 _RANK = """
-import json, sys
+import json, os, sys
 import torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, {folder!r})
@@ -43,7 +43,11 @@ print(json.dumps(dict(
     before=first.total_norm_before, after=first.total_norm_after,
     outputs=list(first.activations.stats.mean), alerts=len(monitor.alerts), told=len(told),
 )))
+dist.barrier()
 dist.destroy_process_group()
+# Not by the interpreter's end: a thread of gloo's that is still there would abort the process.
+sys.stdout.flush()
+os._exit(0)
 """
 
 

@@ -150,11 +150,11 @@ void activation_second_of_output(const Setting& s) {
 void activation_statistics(const Setting& s) {
   const int64_t vector = 16 / element_size(s.dtype);
   for (const int row : some_rows(s)) {
-    check_statistics(s, row, 300 * vector + 1, {0, 0}, false);
-    check_statistics(s, row, 300 * vector + vector - 1, {7, 13}, false);
+    check_statistics(s, row, 270 * vector + 1, {0, 0}, false);
+    check_statistics(s, row, 270 * vector + vector - 1, {7, 13}, false);
     check_statistics(s, row, 64 * vector, {2048, 1}, false);  // as many as shared memory holds
     check_statistics(s, row, 64 * vector, {2049, 1}, false);
-    check_statistics(s, row, 900 * vector + 3, {0, 0}, true);
+    check_statistics(s, row, 540 * vector + 3, {0, 0}, true);
   }
 }
 

@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import gradkern
+from gradkern.batch_norm import OF_OUTPUT
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -25,7 +26,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "elu": nn.ELU,
 }
-INVERTIBLE = ("leaky_relu", "elu")
 CHANNELS, SIZE = 16, 32
 
 
@@ -124,7 +124,7 @@ def main(layers: Annotated[int, typer.Option(min=1)] = 20) -> None:
         table.add_column(column, justify="left" if column in ("activation", "modules") else "right")
     for activation in ACTIVATIONS:
         for kind in ("native", "gradkern", "memory-efficient"):
-            if kind == "memory-efficient" and activation not in INVERTIBLE:
+            if kind == "memory-efficient" and activation not in OF_OUTPUT:
                 continue
             kept = measure(activation, kind, layers)
             table.add_row(

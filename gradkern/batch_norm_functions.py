@@ -103,8 +103,7 @@ def normalise(
     Returns:
         The value; mean and 1 / standard deviation, float64, or None where native computed them.
     """
-    if plan.memory_efficient:
-        weight = nonzero_weight(input, residual, weight, plan)
+    weight = applied_weight(input, residual, weight, plan)
     tensors = input, residual, weight, bias, running_mean, running_var
     for tensor in tensors:
         if tensor is not None and type(tensor) not in PLAIN_TYPES:
@@ -145,14 +144,17 @@ def require_invertible(activation: FusedActivation) -> None:
         )
 
 
-def nonzero_weight(
+def applied_weight(
     input: Tensor, residual: Tensor | None, weight: Tensor | None, plan: BatchNormPlan
 ) -> Tensor | None:
-    """The weight that a memory-efficient plan multiplies by, through which it can divide.
+    """The weight that a plan multiplies by: a memory-efficient one must be able to divide by it.
 
     Raises:
-        TypeError, ValueError: the input does not follow from the output.
+        TypeError, ValueError: the plan is memory-efficient, and the input does not follow from the
+            output.
     """
+    if not plan.memory_efficient:
+        return weight
     if isinstance(input, Tensor) and input.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"input is {input.dtype}; with memory_efficient it must be float32 or float64"

@@ -81,8 +81,9 @@ inline double as_double(const T* element) {
   return values[0];
 }
 
-// Calls visit(pointers, i, is_new) for sixteen elements from i on of each input. is_new is null, or
-// says of which the last ones are: they begin before those of the visit before, or end in padding.
+// Calls visit(pointers, is_new) for sixteen elements of each input at a time. is_new is null, or
+// says which of the last ones count: they begin before those of the visit before, or end in
+// padding.
 template <class T, int kIn, class Visit>
 inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, Visit visit) {
   using S = ScalarOf<T>;
@@ -96,7 +97,7 @@ inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, Visit v
       std::memcpy(padded[k], in[k], n * sizeof(T));
       from[k] = padded[k];
     }
-    return visit(from, int64_t(0), kNew + 2 * kLanes - n);
+    return visit(from, kNew + 2 * kLanes - n);
   }
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t at = std::min(i, n - kLanes);
@@ -104,7 +105,7 @@ inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, Visit v
       from[k] = in[k] + at;
       prefetch_after(from[k]);
     }
-    visit(from, at, at == i ? nullptr : kNew + kLanes - (i - at));
+    visit(from, at == i ? nullptr : kNew + kLanes - (i - at));
   }
 }
 
@@ -133,14 +134,12 @@ template <class T>
   const Pack<double> shifts(shift);
   Pack<double> sum(0), squares(0);
   for (int64_t r = 0; r < runs.count; r++) {
-    each_sixteen<T, 1>(
-        {x + r * runs.stride}, runs.size, [&](const auto& from, int64_t, const auto* is_new) {
-          for (int k = 0; k < kLanes / kSize; k++) {
-            const VectorOf<T> values = load_vector<T>(from[0] + k * kSize);
-            add_deviations(sum, squares, k, counted(values, part_of(is_new, k * kSize), first),
-                           shifts);
-          }
-        });
+    each_sixteen<T, 1>({x + r * runs.stride}, runs.size, [&](const auto& from, const auto* is_new) {
+      for (int k = 0; k < kLanes / kSize; k++) {
+        const VectorOf<T> values = load_vector<T>(from[0] + k * kSize);
+        add_deviations(sum, squares, k, counted(values, part_of(is_new, k * kSize), first), shifts);
+      }
+    });
   }
   const double count = static_cast<double>(runs.count * runs.size);
   *moments = Moments::of_shifted(count, shift, total(sum), total(squares));
@@ -251,7 +250,7 @@ inline void map_runs(const Runs& runs, const std::array<const T*, kIn>& in,
     std::array<T*, kOut> to = out;
     for (int64_t r = 0; r < runs.count; r++) {
       map_run<T, kIn, kOut>(from, to, runs.size,
-                            [&](int64_t, const auto& x, auto& y) { map(of_plane, x, y); });
+                            [&](const auto& x, auto& y) { map(of_plane, x, y); });
       for (const T*& pointer : from) pointer += runs.stride;
       for (T*& pointer : to) pointer += runs.stride;
     }
@@ -347,7 +346,7 @@ template <class Formula, class T, Layout kLayout>
     for (int64_t r = 0; r < runs.count; r++) {
       const int64_t at = r * runs.stride;
       each_sixteen<T, 3>({x + at, residual + at, g + at}, runs.size,
-                         [&](const auto& from, int64_t, const auto* is_new) {
+                         [&](const auto& from, const auto* is_new) {
                            for (int k = 0; k < kLanes / kSize; k++) {
                              add(of_plane, from, k, is_new, dz_lanes, dz_xhat_lanes);
                            }

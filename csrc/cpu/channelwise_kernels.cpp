@@ -46,13 +46,11 @@ template <class Formula, Layout kLayout, class T>
   const auto shared = broadcast(weights);
   for (int64_t run = 0; run < runs.count; run++, from += runs.stride, to += runs.stride) {
     if constexpr (kLayout == Layout::kColumns) {
-      map_run<T, 2, 1>({from, weights}, {to}, runs.size, [](int64_t, const auto& v, auto& r) {
-        r[0] = Formula::at(v[0], v[1]).value;
-      });
+      map_run<T, 2, 1>({from, weights}, {to}, runs.size,
+                       [](const auto& v, auto& r) { r[0] = Formula::at(v[0], v[1]).value; });
     } else {
-      map_run<T, 1, 1>({from}, {to}, runs.size, [&](int64_t, const auto& v, auto& r) {
-        r[0] = Formula::at(v[0], shared).value;
-      });
+      map_run<T, 1, 1>({from}, {to}, runs.size,
+                       [&](const auto& v, auto& r) { r[0] = Formula::at(v[0], shared).value; });
     }
   }
 }

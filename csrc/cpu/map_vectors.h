@@ -94,7 +94,7 @@ inline void map_rows(const std::array<const T*, kIn>& in, const std::array<T*, k
 }
 
 // The same for one of many short runs: the last vector lies over the one before it instead of being
-// padded, which took a third of the time of planes of 7 * 7. map(i, x, y) may see an element twice.
+// padded, which took a third of the time of planes of 7 * 7. map(x, y) may see an element twice.
 template <class T, int kIn, int kOut, class Map>
 inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out, int64_t n,
                     Map map) {
@@ -114,7 +114,7 @@ inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kO
       prefetch_after(in[k] + at);
       x[k] = load_vector<T>(i < last ? in[k] + at : last_in[k]);
     }
-    map(at, x, y);
+    map(x, y);
     for (int k = 0; k < kOut; k++) {
       prefetch_for_writing_after(out[k] + at);
       store_vector<T>(y[k], is_short ? short_out[k] : out[k] + at);

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from gradkern import batch_norm as operators
 from gradkern.batch_norm_autograd import BatchNormPlan
-from gradkern.batch_norm_functions import nonzero_weight
+from gradkern.batch_norm_functions import applied_weight
 from gradkern.nn.batch_norm import FusedBatchNorm
 
 __all__ = ["SyncBatchNorm"]
@@ -132,9 +132,7 @@ class SyncBatchNorm(FusedBatchNorm, torch.nn.SyncBatchNorm):
         if group is None:
             return super()._normalise(input, residual, training, momentum)
         plan = self._plan()
-        weight: Tensor | None = self.weight
-        if plan.memory_efficient:
-            weight = nonzero_weight(input, residual, weight, plan)
+        weight = applied_weight(input, residual, self.weight, plan)
         result: tuple[Tensor, Tensor, Tensor] = _Synchronised.apply(
             input, residual, weight, self.bias, *self._running(), momentum, plan, group
         )

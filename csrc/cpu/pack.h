@@ -13,15 +13,12 @@
 #include <cstdint>
 #include <xsimd/xsimd.hpp>
 
+#include "cpu/always_inline.h"
 #include "formulas/scalar.h"
 
 #ifndef GRADKERN_ISA
 #error "define GRADKERN_ISA: the namespace of this instruction set's build"
 #endif
-
-// For what runs in an inner loop: where a kernel has two loops, GCC 12 makes some of it calls,
-// through memory.
-#define GRADKERN_INLINE inline __attribute__((always_inline))
 
 namespace gradkern::cpu::GRADKERN_ISA {
 

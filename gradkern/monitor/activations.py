@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,14 +20,19 @@ from gradkern.monitor.activation_kinds import (
     kind_of,
 )
 from gradkern.monitor.measuring import measure
+from gradkern.monitor.output_samples import few_of_each_unit, unit_axis_of, whole_rows
 from gradkern.monitor.own_activations import OwnActivation
 from gradkern.monitor.parameters import matches
 from gradkern.monitor.record import ActivationTable, Floats, StatTable, merged
 from gradkern.monitor.self_measuring import MeasuresOutput, OutputStatistics
 from gradkern.stats import COLUMNS
 
+OutputMode = Literal["sampled", "exact"] | None
+
+# Of an output with more elements this many are measured; all of them with "exact".
+MEASURED_ELEMENTS = 2**17
 # What can't be summed up from the eight statistics is taken from a sample of this many elements.
-SAMPLE_ELEMENTS = 16384
+SAMPLE_ELEMENTS = 2**14
 # Outputs that wait to be measured together are kept alive. With more bytes than this they are
 # measured at once: the next module's output can then have their memory, which is in the cache.
 WAITING_BYTES = 2**22
@@ -64,6 +69,7 @@ class _Output:
     key: _Key
     tensor: Tensor
     version: int
+    """What the tensor's version counter must still be for it to be measured."""
 
 
 @dataclass
@@ -90,10 +96,11 @@ class ActivationMeasurements:
 class ActivationMeter:
     """Watches the outputs of a model's activation functions, norms and recurrent modules.
 
-    A forward hook keeps a reference to each output; one ``tensor_stats`` call measures many of
-    them, when the model's forward pass is over or they have become large. Modules that measure
-    themselves (:class:`~gradkern.monitor.MeasuresOutput`) are asked instead. In a model without any
-    module for its activation functions, linear layers and convolutions are watched.
+    A forward hook keeps a reference to each output, or a copy of some rows of a large one; one
+    ``tensor_stats`` call measures many of them, when the model's forward pass is over or they have
+    become large. Modules that measure themselves (:class:`~gradkern.monitor.MeasuresOutput`) are
+    asked instead. In a model without any module for its activation functions, linear layers and
+    convolutions are watched.
 
     What doesn't count: passes in ``eval()`` or without gradients, and the second forward of
     checkpointed parts, which happens in the backward pass. (Reentrant checkpoints run their first
@@ -102,11 +109,21 @@ class ActivationMeter:
     Args:
         model: what is called in training, without wrappers.
         include, exclude: shell-style patterns of module names.
+        measured_elements: of how many elements of an output at most; None: of all.
     """
 
-    def __init__(self, model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        measured_elements: int | None = MEASURED_ELEMENTS,
+    ) -> None:
         self.model = model
+        self.measured_elements = measured_elements
         self.expects_hooks = True
+        self.called: set[int] = set()
+        """Of which watched modules the hook has been called, whether or not the pass counted."""
         self.watched = list(_chosen(model, include, exclude))
         self._enabled = True
         self._in_forward = False
@@ -197,6 +214,7 @@ class ActivationMeter:
             if watched.module.training and torch.is_grad_enabled():
                 self._measure_compiled(index, tensor)
             return
+        self.called.add(index)
         if not self._counts(watched.module):
             return
         call = self._calls.get(index, 0)
@@ -211,12 +229,24 @@ class ActivationMeter:
             if statistics is not None:
                 self._take(key, statistics)
             return
+        part = self._measured_part(tensor, self._turn)
         # The version counter tells whether the output is overwritten before it is measured.
-        version = 0 if tensor.is_inference() else tensor._version
-        self._pending.append(_Output(key, tensor, version))
-        self._pending_bytes += tensor.nbytes
+        version = 0 if part.is_inference() else part._version
+        self._pending.append(_Output(key, part, version))
+        self._pending_bytes += part.nbytes
         if self._pending_bytes > WAITING_BYTES:
             self.flush()
+
+    def _measured_part(self, tensor: Tensor, turn: int) -> Tensor:
+        """The output itself, or a copy of some rows of it."""
+        if (
+            self.measured_elements is None
+            or tensor.layout != torch.strided
+            or tensor.numel() <= self.measured_elements
+        ):
+            return tensor
+        unit_axis = unit_axis_of(tensor, self._channels_second)
+        return whole_rows(tensor.detach(), self.measured_elements, unit_axis, turn)
 
     def _counts(self, module: nn.Module) -> bool:
         if not self.enabled:
@@ -245,33 +275,17 @@ class ActivationMeter:
     def _sample(self, key: _Key, kind: ActivationKind, tensor: Tensor) -> None:
         if tensor.numel() == 0:
             return
-        sample, unit_axis = self._part_of(tensor)
+        sample, unit_axis = self._part_of(tensor, self._turn)
         columns, active = _sampled_columns(sample, unit_axis, kind)
         self.measurements.sampled.append((key, columns))
         if active is not None:
             samples = sample.numel() // active.numel()
             self.measurements.active.append((key, active.double(), samples))
 
-    def _part_of(self, tensor: Tensor) -> tuple[Tensor, int]:
+    def _part_of(self, tensor: Tensor, turn: int) -> tuple[Tensor, int]:
         """A sample with all units, and their axis."""
-        dims = tensor.dim()
-        unit_axis = 1 if dims in (2, 4, 5) or (dims == 3 and self._channels_second) else dims - 1
-        if dims < 2:
-            return tensor[:SAMPLE_ELEMENTS].float(), 0
-        if tensor.numel() <= SAMPLE_ELEMENTS:
-            return tensor.float(), unit_axis
-        left = max(SAMPLE_ELEMENTS // tensor.shape[unit_axis], 1)
-        for axis, size in enumerate(tensor.shape):
-            if axis == unit_axis:
-                continue
-            # Every axis is thinned, the batch least; another offset at each step.
-            share = left if axis == dims - 1 else max(round(left**0.7), 1)
-            step = -(-size // min(size, share))
-            tensor = tensor.narrow(axis, self._turn % step, size - self._turn % step)
-            tensor = tensor[(slice(None),) * axis + (slice(None, None, step),)]
-            left = max(left // tensor.shape[axis], 1)
-        # Gathered once: what follows reads it several times.
-        return tensor.float().contiguous(), unit_axis
+        unit_axis = unit_axis_of(tensor, self._channels_second)
+        return few_of_each_unit(tensor, SAMPLE_ELEMENTS, unit_axis, turn), unit_axis
 
     def _take(self, key: _Key, statistics: OutputStatistics) -> None:
         values = statistics.values.detach().double()
@@ -288,9 +302,11 @@ class ActivationMeter:
         detached = tensor.detach()
         row = self._compiled_rows[index]
         with torch.no_grad():
-            stats = ops.tensor_stats([detached])[0]
+            # The same part at each step: what changes would be compiled again.
+            part = self._measured_part(detached, 0)
+            stats = ops.tensor_stats([part])[0]
             if self.watched[index].samples and detached.dim() > 0:
-                sample, unit_axis = self._part_of(detached)
+                sample, unit_axis = self._part_of(part, 0)
                 columns, _ = _sampled_columns(sample, unit_axis, self.watched[index].kind)
             else:
                 columns = stats.new_full((len(_SAMPLED),), torch.nan)
@@ -390,7 +406,7 @@ class _Hook:
 def _chosen(
     model: nn.Module, include: Sequence[str], exclude: Sequence[str]
 ) -> Iterator[WatchedModule]:
-    # As in _part_of: [batch, channel, ...] in convolutional models, else [..., feature].
+    # As in unit_axis_of: [batch, channel, ...] in convolutional models, else [..., feature].
     convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
     unit_axis = 1 if convolutional else -1
     named = [(n, m) for n, m in model.named_modules() if matches(n, include, exclude)]

@@ -18,7 +18,10 @@ def require_hooks(meter: ActivationMeter, record: StepRecord) -> None:
         return
     # Each call of a module has a row of its own: "act#1", "act#2".
     seen = {name.partition("#")[0] for name in record.activations.names}
-    missing = [w.name for w in meter.watched if w.name not in seen]
+    # Hooks are called in evaluation, too, where nothing is measured.
+    missing = [
+        w.name for i, w in enumerate(meter.watched) if w.name not in seen and i not in meter.called
+    ]
     if not missing:
         meter.expects_hooks = False
         return
@@ -31,7 +34,7 @@ def require_hooks(meter: ActivationMeter, record: StepRecord) -> None:
             f"{', ...' if len(missing) > 3 else ''}) were not called: the model was compiled by "
             "torch.compile and run before the monitor was made. Make the monitor before the first "
             "call of the compiled model, or call torch.compiler.reset() after making it, so that "
-            "the model is compiled with its hooks; or pass activations=False"
+            "the model is compiled with its hooks; or pass activations=None"
         )
 
 

@@ -17,7 +17,12 @@ from torch.utils.hooks import RemovableHandle
 
 from gradkern.clip import clip_grad_norm_
 from gradkern.monitor import compile_check, loss_scale
-from gradkern.monitor.activations import ActivationMeasurements, ActivationMeter
+from gradkern.monitor.activations import (
+    MEASURED_ELEMENTS,
+    ActivationMeasurements,
+    ActivationMeter,
+    OutputMode,
+)
 from gradkern.monitor.alerts import Alert, OnAlert, handler_of
 from gradkern.monitor.causes import Case
 from gradkern.monitor.events import Event, alert_event, run_event, step_event, verdict_event
@@ -120,7 +125,10 @@ class Monitor:
             they are thinned evenly over the run.
         updates: ``"sampled"``: at most 4096 elements of a parameter and 0.5% of all; ``"exact"``:
             all of them, which holds a copy of the parameters during the optimizers' step; None.
-        activations: whether to watch outputs.
+        activations: ``"sampled"``: of outputs with more than 131,072 elements that many, in whole
+            rows of the batch, at each step others; ``"exact"``: all elements, which reads every
+            output once more; None: none. What gradkern's own modules put out is measured whole, in
+            the pass that computes it.
         rules: by a rule's name (``gradkern.monitor.RULES`` has them): False switches it off, a
             number is its threshold, a mapping has ``threshold`` and ``persistence``.
         on_alert: ``"log"`` (to the logger ``gradkern.monitor``); ``"raise"``: errors raise a
@@ -158,7 +166,7 @@ class Monitor:
         exclude: Sequence[str] = (),
         max_history: int = 200,
         updates: UpdateMode = "sampled",
-        activations: bool = True,
+        activations: OutputMode = "sampled",
         rules: Mapping[str, Any] | None = None,
         on_alert: OnAlert = "log",
         log: Log = None,
@@ -170,6 +178,10 @@ class Monitor:
             raise ValueError(f"every is {every}; it must be at least 1")
         if max_history < 2:
             raise ValueError(f"max_history is {max_history}; it must be at least 2")
+        if activations not in ("sampled", "exact", None):
+            raise ValueError(
+                f"activations is {activations!r}; it must be 'sampled', 'exact' or None"
+            )
         self._optimizers = _listed(optimizer)
         self._scaler = scaler
         self._every = every
@@ -190,8 +202,13 @@ class Monitor:
         self._updates = UpdateMeter(updates)
         self._activations: ActivationMeter | None = None
         self._recurrence: RecurrenceMeter | None = None
-        if activations:
-            self._activations = ActivationMeter(self.model, _patterns(include), _patterns(exclude))
+        if activations is not None:
+            self._activations = ActivationMeter(
+                self.model,
+                _patterns(include),
+                _patterns(exclude),
+                MEASURED_ELEMENTS if activations == "sampled" else None,
+            )
             self._recurrence = RecurrenceMeter(self.model)
         self._gradients = GradientMeasurements()
         self._stepped: set[int] = set()
@@ -250,7 +267,7 @@ class Monitor:
 
         Example:
             >>> layer = torch.nn.Linear(2, 1, bias=False)
-            >>> monitor = gradkern.Monitor(layer, activations=False)
+            >>> monitor = gradkern.Monitor(layer, activations=None)
             >>> layer.weight.grad = torch.tensor([[3.0, 4.0]])
             >>> monitor.measure_gradients()
             >>> _ = torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)

@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 import gradkern
 from gradkern.monitor import ActivationTable, MeasuresOutput, OutputStatistics
+from gradkern.monitor.activations import MEASURED_ELEMENTS
+from gradkern.monitor.output_samples import few_of_each_unit, unit_axis_of, whole_rows
 from gradkern.monitor.recurrence import decades_per_time_step
 
 
@@ -184,6 +186,54 @@ def test_large_outputs_are_sampled_with_all_units() -> None:
     monitor.flush()
     assert monitor.last is not None
     assert monitor.last.activations.dead[0] == pytest.approx(60 / 300)
+
+
+def test_of_large_outputs_whole_rows_are_measured_at_each_step_others() -> None:
+    model = nn.Sequential(nn.ReLU())
+    values = torch.arange(1.0, 9.0).view(8, 1, 1, 1).expand(8, 16, 64, 64)
+    assert values.numel() == 4 * MEASURED_ELEMENTS
+    seen = []
+    with gradkern.Monitor(model) as monitor:
+        for _ in range(4):
+            model(values.clone().requires_grad_())
+            stats = outputs_after(monitor).stats
+            assert stats.column("count")[0] == MEASURED_ELEMENTS
+            seen.append((stats.mean[0], stats.column("abs_max")[0]))
+    assert seen == [(3, 5), (4, 6), (5, 7), (6, 8)]
+    with gradkern.Monitor(model, activations="exact") as monitor:
+        model(values.clone().requires_grad_())
+        stats = outputs_after(monitor).stats
+    assert stats.column("count")[0] == values.numel()
+    assert stats.mean[0] == 4.5
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2**18,), (3, 2**17), (1, 4, 512, 512), (2**12, 200), (1, 2**12, 200), (1, 300, 2**12)],
+)
+def test_parts_of_large_outputs_have_all_units(shape: tuple[int, ...]) -> None:
+    axis = unit_axis_of(torch.empty(shape), channels_second=True)
+    tensor = torch.randn(shape)
+    units = tensor.shape[axis] if len(shape) > 1 else 1
+    for turn in range(3):
+        part = whole_rows(tensor, MEASURED_ELEMENTS, axis, turn)
+        assert part.numel() <= max(MEASURED_ELEMENTS, units)
+        assert part.numel() >= min(MEASURED_ELEMENTS // 2, tensor.numel())
+        few = few_of_each_unit(part, 2**14, axis, turn)
+        assert few.dim() == tensor.dim()
+        assert few.numel() <= max(2**14, units)
+        if len(shape) > 1:
+            assert few.shape[axis] == part.shape[axis] == units
+
+
+def test_large_output_that_an_in_place_module_overwrites() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+    monitor = gradkern.Monitor(model)
+    model(torch.randn(8, 16, 64, 64, requires_grad=True))
+    table = outputs_after(monitor)
+    assert table.names == ("0", "1")
+    assert table.stats.column("zeros")[0] == 0
+    assert table.stats.column("zeros")[1] > 0.4 * MEASURED_ELEMENTS
 
 
 # Which passes count.

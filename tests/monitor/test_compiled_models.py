@@ -98,7 +98,7 @@ def test_the_remedies_that_the_message_names_work() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     compiled = torch.compile(model, backend="aot_eager")
     compiled(batch()[0])
-    without = gradkern.Monitor(compiled, optimizer, activations=False)
+    without = gradkern.Monitor(compiled, optimizer, activations=None)
     after_reset = gradkern.Monitor(compiled, optimizer)
     torch.compiler.reset()
     for seed in range(3):
@@ -125,6 +125,29 @@ def test_modules_that_are_not_called_are_no_mistake() -> None:
     monitor.flush()
     assert monitor.last is not None
     assert monitor.last.step == 3
+
+
+def test_a_model_that_is_trained_in_evaluation_mode_is_no_mistake() -> None:
+    model = network().eval()  # as is done to keep batch norms as they are
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.compile(lambda x: x + 1, backend="aot_eager")(torch.ones(2))
+    monitor = gradkern.Monitor(model, optimizer)
+    for seed in range(3):
+        train_step(model, optimizer, monitor, seed=seed)
+    monitor.flush()
+
+
+def test_large_outputs_of_compiled_code_are_compiled_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    monitor = gradkern.Monitor(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for _ in range(4):
+        compiled(torch.randn(2**16, 4)).sum().backward()
+        monitor.step()
+    monitor.flush()
+    assert monitor.last is not None
+    assert monitor.last.activations.stats.column("count")[0] == 2**17
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_names_of_a_compiled_model_are_the_users() -> None:

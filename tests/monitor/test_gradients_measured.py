@@ -86,8 +86,8 @@ def test_sampled_updates_estimate_the_exact_ones() -> None:
     model = network(width=256, depth=4)
     inputs = torch.randn(64, 256)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    exact = gradkern.Monitor(model, optimizer, updates="exact", activations=False)
-    sampled = gradkern.Monitor(model, optimizer, activations=False)
+    exact = gradkern.Monitor(model, optimizer, updates="exact", activations=None)
+    sampled = gradkern.Monitor(model, optimizer, activations=None)
     model(inputs).square().mean().backward()
     optimizer.step()
     exact.step()
@@ -314,6 +314,7 @@ def test_error_if_nonfinite_leaves_gradients() -> None:
         ({"every": 0}, ValueError, "every is 0; it must be"),
         ({"max_history": 1}, ValueError, "max_history is 1; it must be"),
         ({"updates": "some"}, ValueError, "updates is 'some'; it must be"),
+        ({"activations": True}, ValueError, "activations is True; it must be"),
         ({"on_alert": "shout"}, TypeError, "on_alert is 'shout'; it must be"),
         ({"rules": {"no_such": False}}, ValueError, "no_such.*must be among"),
     ],

@@ -90,7 +90,7 @@ template <class T, class Lanes>
 GRADKERN_INLINE int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
   int64_t i = 0;
   for (; i + kGroup<T> <= n; i += kGroup<T>) {
-    prefetch_after(data + i);
+    prefetch_twice_after(data + i);
     add_group(data + i, lanes);
   }
   const int rest = static_cast<int>(n - i);

@@ -98,6 +98,21 @@ class Run:
     bandwidths: list[BandwidthMeter]
     judge: bool
 
+    @property
+    def judged(self) -> list[list[Measurement]]:
+        """Those with a verdict; bars of which one is enough together."""
+        groups: dict[Any, list[Measurement]] = {}
+        for index, m in enumerate(self.measurements):
+            if m.row.bar is not None and m.verdict in ("met", "missed"):
+                together = (m.row.workload, m.row.operation)
+                groups.setdefault(together if m.row.bar.alternative else index, []).append(m)
+        return list(groups.values())
+
+    @property
+    def missed(self) -> list[list[Measurement]]:
+        """Those of :attr:`judged` of which none is met."""
+        return [g for g in self.judged if all(m.verdict == "missed" for m in g)]
+
 
 def measure(rows: Iterable[Row[Any]], settings: Settings, announce: Callable[[str], None]) -> Run:
     """Measures every row.

@@ -74,6 +74,10 @@ def document(run: Run) -> dict[str, Any]:
             }
             for meter in run.bandwidths
         },
-        "bars": {verdict: verdicts.count(verdict) for verdict in ("met", "missed", "not judged")},
+        "bars": {
+            "met": len(run.judged) - len(run.missed),
+            "missed": len(run.missed),
+            "not judged": verdicts.count("not judged"),
+        },
         "rows": [row(measurement) for measurement in run.measurements],
     }

@@ -104,14 +104,13 @@ def geometric_means(run: Run) -> list[str]:
 
 def summary(run: Run) -> Text:
     """How many bars were met, and which were not."""
-    judged = [m for m in run.measurements if m.verdict in ("met", "missed")]
-    missed = [m for m in judged if m.verdict == "missed"]
+    judged, missed = run.judged, run.missed
     slower = [m for m in run.measurements if m.times.speedup().median < 1]
     if run.judge:
         lines = [f"{len(judged) - len(missed)} of {len(judged)} bars met."]
     else:
         lines = ["Quick run on tiny stand-ins: the bars are not judged."]
-    for m in missed:
+    for m in itertools.chain.from_iterable(missed):
         lines.append(f"missed: {m.row.title}: {m.judged_value:.3g}, bar {m.row.bar}")
     lines.append(f"Slower than what it is compared with: {len(slower)} of {len(run.measurements)}.")
     lines.extend(geometric_means(run))

@@ -68,17 +68,19 @@ class Bar:
         quantity: "speedup" (their time over ours), "time" (our time over theirs) or "share"
             (of the bandwidth measured in the same run).
         limit: speedups and shares must reach it, times must not exceed it.
+        alternative: one met is enough of the bars with this of an operation on a workload.
     """
 
     quantity: Literal["speedup", "time", "share"]
     limit: float
+    alternative: bool = False
 
     def met_by(self, value: float) -> bool:
         return value <= self.limit if self.quantity == "time" else value >= self.limit
 
     def __str__(self) -> str:
         if self.quantity == "speedup":
-            return f">= {self.limit:g}x as fast"
+            return f"{'or ' if self.alternative else ''}>= {self.limit:g}x as fast"
         if self.quantity == "time":
             return f"<= {self.limit:g}x its time"
         return f">= {self.limit:.0%} of bandwidth"

@@ -40,7 +40,7 @@ from benchmarks import (  # noqa: E402
 from benchmarks.bandwidth import BandwidthMeter  # noqa: E402
 from benchmarks.command_line import application, devices  # noqa: E402
 from benchmarks.gradients import GradientSet, GradientWorkload, ShrinkingLimit  # noqa: E402
-from benchmarks.measurement import Measurement  # noqa: E402
+from benchmarks.measurement import Measurement, Run  # noqa: E402
 from benchmarks.paired_timing import Budget, PairedTimes, time_pairs  # noqa: E402
 from benchmarks.rows import Bar, Row, Sides, Traffic  # noqa: E402
 
@@ -193,6 +193,19 @@ class TestJudgement:
     def test_verdicts(self, bar: Bar | None, verdict: str | None) -> None:
         times = PairedTimes([10.0], [20.0])
         assert measurement(bar, times, self.BEYOND_EVERY_CACHE).verdict == verdict
+
+    def test_of_alternative_bars_one_is_enough(self) -> None:
+        def run(*speedups: float) -> Run:
+            bars = (Bar("speedup", 2, alternative=True), Bar("speedup", 1, alternative=True))
+            measured = [
+                measurement(bar, PairedTimes([1.0], [value]), self.BEYOND_EVERY_CACHE)
+                for bar, value in zip(bars, speedups, strict=True)
+            ]
+            return Run({}, measured, [], True)
+
+        assert [len(run(1.5, 1.5).judged), len(run(1.5, 1.5).missed)] == [1, 0]
+        assert [len(run(2.5, 0.5).judged), len(run(2.5, 0.5).missed)] == [1, 0]
+        assert [len(run(1.5, 0.5).judged), len(run(1.5, 0.5).missed)] == [1, 1]
 
     def test_quick_runs_are_not_judged(self) -> None:
         times = PairedTimes([10.0], [20.0])

@@ -22,6 +22,7 @@
 #include "torch_ops/backends.h"
 #include "torch_ops/boxed_kernel.h"
 #include "torch_ops/dense_operands.h"
+#include "torch_ops/fresh_tensors.h"
 
 namespace gradkern {
 namespace {

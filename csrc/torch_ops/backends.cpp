@@ -12,6 +12,7 @@
 #include "cpu/cpu_backend.h"
 #include "cpu/kernels.h"
 #include "torch_ops/dense_tensors.h"
+#include "torch_ops/fresh_tensors.h"
 #include "torch_ops/registry.h"
 
 namespace gradkern {
@@ -106,19 +107,6 @@ const Backend& backend_for(Device device) {
     return *g_cuda_backend;
   }
   throw Delegate("no gradkern kernels are loaded for this device");
-}
-
-TensorHandle empty(Device device, int32_t dtype, std::initializer_list<int64_t> sizes) {
-  int64_t strides[8];
-  int64_t stride = 1;
-  for (size_t d = sizes.size(); d-- > 0;) {
-    strides[d] = stride;
-    stride *= sizes.begin()[d];
-  }
-  AtenTensorHandle tensor;
-  check(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides, dtype,
-                                 device.type, device.index, &tensor));
-  return TensorHandle(tensor);
 }
 
 namespace registry {

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 
 #include "backend.h"
 #include "torch_ops/boxed_tensors.h"
@@ -34,8 +33,5 @@ class DeviceCall {
 
 // Throws Delegate (dense_tensors.h) if no backend serves the device.
 const Backend& backend_for(Device device);
-
-// An uninitialised tensor on the device; dtype is torch's number for it.
-TensorHandle empty(Device device, int32_t dtype, std::initializer_list<int64_t> sizes);
 
 }  // namespace gradkern

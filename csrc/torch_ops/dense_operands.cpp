@@ -1,13 +1,12 @@
 #include "torch_ops/dense_operands.h"
 
 #include <torch/csrc/stable/c/shim.h>
-#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <array>
 #include <stdexcept>
 #include <string>
 
+#include "torch_ops/fresh_tensors.h"
 #include "torch_ops/layout.h"
 #include "torch_ops/operand_checks.h"
 
@@ -19,23 +18,11 @@ bool is_dense(const TensorHandle& tensor) {
 }
 
 TensorHandle like(const TensorHandle& tensor) {
-  AtenTensorHandle result;
-  check(aoti_torch_empty_strided(tensor.dim(), tensor.sizes(), tensor.strides(), tensor.dtype(),
-                                 tensor.device_type(), tensor.device_index(), &result));
-  return TensorHandle(result);
+  return empty_strided({tensor.device_type(), tensor.device_index()}, tensor.dtype(), tensor.dim(),
+                       tensor.sizes(), tensor.strides());
 }
 
 }  // namespace
-
-TensorHandle empty_like(const TensorHandle& tensor) {
-  AtenTensorHandle shared;
-  check(aoti_torch_new_tensor_handle(tensor.get(), &shared));
-  std::array<StableIValue, 6> stack;
-  stack.fill(torch::stable::detail::from(std::nullopt));
-  stack[0] = torch::stable::detail::from(shared);
-  check(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
-  return TensorHandle(torch::stable::detail::to<AtenTensorHandle>(stack[0]));
-}
 
 ReferenceOperand::ReferenceOperand(const TensorHandle& tensor, const char* argument)
     : original_(tensor),
@@ -93,10 +80,8 @@ Operand::Operand(const TensorHandle& tensor, const char* argument,
     }
   }
   if (same_order) return;
-  AtenTensorHandle staged;
-  check(aoti_torch_empty_strided(dim, reference.sizes(), reference.strides(), tensor.dtype(),
-                                 tensor.device_type(), tensor.device_index(), &staged));
-  staged_ = TensorHandle(staged);
+  staged_ = empty_strided({tensor.device_type(), tensor.device_index()}, tensor.dtype(), dim,
+                          reference.sizes(), reference.strides());
   if (access == Access::kRead) check(aoti_torch_copy_(staged_.get(), tensor.get(), 0));
 }
 

@@ -51,9 +51,6 @@ class ReferenceOperand {
   Device device_;
 };
 
-// torch's own empty_like: it alone knows the memory order of a result for a tensor with gaps.
-TensorHandle empty_like(const TensorHandle& tensor);
-
 // Another tensor, of the reference's shape, dtype and device, in its memory order.
 class Operand {
  public:

@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 
+#include "torch_ops/fresh_tensors.h"
 #include "torch_ops/layout.h"
 #include "torch_ops/storage.h"
 
@@ -83,10 +84,8 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
     std::vector<int64_t> strides(dim);
     int64_t stride = 1;
     for (int64_t d = dim; d-- > 0; stride *= sizes[d]) strides[d] = stride;
-    AtenTensorHandle copy;
-    check(aoti_torch_empty_strided(dim, sizes, strides.data(), number, device_.type, device_.index,
-                                   &copy));
-    staged_.push_back({index, tensor.get(), TensorHandle(copy)});
+    staged_.push_back(
+        {index, tensor.get(), empty_strided(device_, number, dim, sizes, strides.data())});
     refresh(staged_.back());
     data = staged_.back().copy.data();
   }

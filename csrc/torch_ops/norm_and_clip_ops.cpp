@@ -17,6 +17,7 @@
 #include "torch_ops/boxed_kernel.h"
 #include "torch_ops/boxed_tensors.h"
 #include "torch_ops/dense_tensors.h"
+#include "torch_ops/fresh_tensors.h"
 
 namespace gradkern {
 namespace {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "torch_ops/fresh_tensors.h"
+
 namespace gradkern {
 
 std::optional<int64_t> row_stride(const TensorHandle& tensor) {
@@ -48,10 +50,8 @@ TensorHandle rows_like(const TensorHandle& tensor, int64_t columns) {
     strides[d] = stride;
     stride *= std::max<int64_t>(sizes[d], 1);
   }
-  AtenTensorHandle result;
-  check(aoti_torch_empty_strided(dim, sizes.data(), strides.data(), tensor.dtype(),
-                                 tensor.device_type(), tensor.device_index(), &result));
-  return TensorHandle(result);
+  return empty_strided({tensor.device_type(), tensor.device_index()}, tensor.dtype(), dim,
+                       sizes.data(), strides.data());
 }
 
 TensorHandle contiguous_like(const TensorHandle& tensor) {

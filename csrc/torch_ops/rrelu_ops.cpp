@@ -15,6 +15,7 @@
 #include "torch_ops/backends.h"
 #include "torch_ops/boxed_kernel.h"
 #include "torch_ops/dense_operands.h"
+#include "torch_ops/fresh_tensors.h"
 #include "torch_ops/operand_checks.h"
 #include "torch_ops/row_operands.h"
 

@@ -138,7 +138,7 @@ def _exploding_recurrence(case: Case) -> str | None:
             f"the recurrent weights began with a gain of {max(gains):.2g}: above 1 a signal grows "
             "at every time step"
         )
-    if case.rules & {"exploding_through_time", "spike"}:
+    if case.rules & {"exploding_through_time", "spike", "adam_memory"}:
         return _recurrence(case)
     return None
 

@@ -26,6 +26,7 @@ class Past:
         steps: how many there were.
         first_weights: rms of each parameter at the first step, shape ``[n]``.
         first_outputs: what modules put out at the first step.
+        largest_norm: the largest finite total norm, after clipping, that an optimizer was given.
         time_slopes: for each recurrent module the last measured decades per time step.
     """
 
@@ -39,6 +40,7 @@ class Past:
         self.names: tuple[str, ...] = ()
         self._first_losses: list[float] = []
         self.first_outputs = ActivationTable.empty()
+        self.largest_norm = 0.0
         self.time_slopes: dict[str, float] = {}
 
     def add(self, record: StepRecord) -> None:
@@ -47,6 +49,8 @@ class Past:
         self._losses.append(record.loss)
         self._totals.append(record.total_norm_before)
         self._clipped.append(record.clip_coefficient < 1)
+        if record.stepped and np.isfinite(record.total_norm_after):
+            self.largest_norm = max(self.largest_norm, record.total_norm_after)
         weights = record.parameters.rms
         if self.names != record.parameters.names:  # parameters came or went: start over
             self.names = record.parameters.names
@@ -79,8 +83,8 @@ class Past:
 
     @property
     def first_loss(self) -> float:
-        """The mean of the first five losses."""
-        return float(np.mean(self._first_losses)) if self._first_losses else float("nan")
+        """The median of the first five losses: one of them may overshoot by far."""
+        return float(np.median(self._first_losses)) if self._first_losses else float("nan")
 
     @property
     def recent_loss(self) -> float:
@@ -140,6 +144,7 @@ class Past:
             "first_weights": self.first_weights.tolist(),
             "names": list(self.names),
             "first_losses": list(self._first_losses),
+            "largest_norm": self.largest_norm,
             "time_slopes": dict(self.time_slopes),
         }
 
@@ -153,4 +158,5 @@ class Past:
         self.first_weights = np.array(state["first_weights"])
         self.names = tuple(state["names"])
         self._first_losses = list(state["first_losses"])
+        self.largest_norm = state["largest_norm"]
         self.time_slopes = dict(state["time_slopes"])

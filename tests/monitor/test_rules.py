@@ -196,6 +196,19 @@ def test_a_spike_of_a_hundred_times_is_worse_unless_it_is_clipped() -> None:
     assert severities == {"early": ["warning"], "stalled": ["error"], "clipped": ["note"]}
 
 
+def test_adam_memory_of_an_explosion_that_was_not_clipped() -> None:
+    first = replace(HEALTHY, total_norm_before=150.0, total_norm_after=150.0)
+    still = replace(HEALTHY, updates=table(1e-5))
+    alerts = judged("adam_memory", first, *[still] * 210)
+    assert [(a.step, a.severity) for a in alerts] == [(52, "warning"), (200, "error")]
+    assert alerts[0].value == pytest.approx(150)
+    assert not judged("adam_memory", first, *[HEALTHY] * 210), "weights move"
+    clipped = replace(first, total_norm_after=1.0, clip_coefficient=1 / 150)
+    assert not judged("adam_memory", clipped, *[still] * 210)
+    smaller = replace(first, total_norm_after=90.0)
+    assert not judged("adam_memory", smaller, *[still] * 210)
+
+
 @pytest.mark.parametrize(("share", "found"), [(0.5, False), (0.51, True)])
 def test_always_clipping(share: float, found: bool) -> None:
     clipped = [replace(HEALTHY, clip_coefficient=0.5)] * round(100 * share)

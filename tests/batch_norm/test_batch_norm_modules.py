@@ -207,3 +207,41 @@ def test_saves_no_more_than_native() -> None:
     assert saved(ours("relu")) <= saved(native(nn.ReLU)) == 41
     assert saved(ours("silu")) == 40
     assert saved(native(nn.SiLU)) == 60
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_training_as_torchs(dtype: torch.dtype) -> None:
+    """Convolutions in 16 bits, statistics and parameters in float32, with a loss scale."""
+
+    def network(fused: bool) -> nn.Sequential:
+        torch.manual_seed(0)
+        first, second = nn.Conv2d(2, 8, 3), nn.Conv2d(8, 8, 3)
+        if fused:
+            norm = gradkern.nn.BatchNorm2d
+            return nn.Sequential(first, norm(8, activation="relu"), second, norm(8))
+        return nn.Sequential(first, nn.BatchNorm2d(8), nn.ReLU(), second, nn.BatchNorm2d(8))
+
+    mine, theirs = network(True), network(False)
+    given: list[torch.dtype] = []
+    results = []
+    for model in (mine, theirs):
+        model[1].register_forward_hook(lambda _, args, y: given.extend((args[0].dtype, y.dtype)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+        for step in range(4):
+            torch.manual_seed(step)
+            x = torch.randn(8, 2, 9, 9)
+            if step == 2:
+                x[0, 0, 0, 0] = torch.inf  # this step is skipped
+            with torch.autocast("cpu", dtype):
+                loss = model(x).float().square().mean(0).std() + model[1].weight.sum()
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        results.append((scaler.get_scale(), [p.detach().clone() for p in model.parameters()]))
+    assert given == [dtype] * len(given)
+    assert results[0][0] == results[1][0] == 64.0
+    assert all(p.dtype == torch.float32 for p in results[0][1])
+    for ours, native in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(ours, native, rtol=0.02, atol=0.02)

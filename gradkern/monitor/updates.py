@@ -71,6 +71,10 @@ class UpdateMeter:
             raise ValueError(f"updates is {mode!r}; it must be 'sampled', 'exact' or None")
         self.mode = mode
         self._before: dict[torch.device, tuple[list[int], list[int], Tensor]] = {}
+        # Making the views takes longer than reading what they show. They keep the memory alive that
+        # they are of, so that an address says whether a parameter still lies there.
+        self._places: list[tuple[int, int]] = []
+        self._views: dict[torch.device, tuple[list[int], list[Tensor]]] = {}
 
     def remember(self, parameters: Sequence[nn.Parameter]) -> None:
         """Takes the elements as they are before the step."""
@@ -92,8 +96,9 @@ class UpdateMeter:
         )
 
     def forget(self) -> None:
-        """Drops what was taken."""
+        """Drops what was taken, and all that belongs to parameters."""
         self._before = {}
+        self._places, self._views = [], {}
 
     def measure(self, parameters: Sequence[nn.Parameter]) -> list[tuple[list[int], Tensor, Tensor]]:
         """What has changed since :meth:`remember`, which is forgotten.
@@ -116,26 +121,36 @@ class UpdateMeter:
                 parts = [*torch.split(before, sizes), *torch.split(excess, sizes)]
                 for _, rows in measure(parts):
                     results.append((indices, rows[: len(indices)], rows[len(indices) :]))
-        self.forget()
+        self._before = {}
         return results
 
     def _gather(
         self, parameters: Sequence[nn.Parameter]
     ) -> dict[torch.device, tuple[list[int], list[int], Tensor]]:
+        places = [(id(p), p.data_ptr()) for p in parameters]
+        # A parameter with gaps is sampled from a copy, which is as old as it is.
+        if places != self._places or not all(map(_is_dense, parameters)):
+            self._places, self._views = places, self._views_of(parameters)
+        with torch.no_grad():
+            return {
+                device: (indices, [v.numel() for v in views], _in_float(torch.cat(views)))
+                for device, (indices, views) in self._views.items()
+            }
+
+    def _views_of(
+        self, parameters: Sequence[nn.Parameter]
+    ) -> dict[torch.device, tuple[list[int], list[Tensor]]]:
+        """For each device the indices of its parameters, and the elements that are sampled."""
         numels = [p.numel() for p in parameters]
         chosen = sample_sizes(numels) if self.mode == "sampled" else numels
         by_device: dict[torch.device, tuple[list[int], list[Tensor]]] = {}
-        with torch.no_grad():
-            for i, (parameter, size) in enumerate(zip(parameters, chosen, strict=True)):
-                if size == 0 or not parameter.is_floating_point() or parameter.is_meta:
-                    continue
-                indices, views = by_device.setdefault(parameter.device, ([], []))
-                indices.append(i)
-                views.append(_view(parameter.detach(), size))
-            return {
-                device: (indices, [v.numel() for v in views], _in_float(torch.cat(views)))
-                for device, (indices, views) in by_device.items()
-            }
+        for i, (parameter, size) in enumerate(zip(parameters, chosen, strict=True)):
+            if size == 0 or not parameter.is_floating_point() or parameter.is_meta:
+                continue
+            indices, views = by_device.setdefault(parameter.device, ([], []))
+            indices.append(i)
+            views.append(_view(parameter.detach(), size))
+        return by_device
 
 
 def _in_float(flat: Tensor) -> Tensor:
@@ -147,10 +162,18 @@ def _view(tensor: Tensor, size: int) -> Tensor:
     if tensor.is_contiguous():
         row = tensor.shape[-1] if tensor.dim() else 1
         return tensor.as_strided((size,), (_stride(tensor.numel(), size, row),))
-    # Memory order: a transposed or channels-last tensor is contiguous in another order of axes.
-    in_memory = tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+    in_memory = _in_memory_order(tensor)
     row = in_memory.shape[-1]
     if in_memory.is_contiguous():
         return in_memory.as_strided((size,), (_stride(tensor.numel(), size, row),))
     flat = in_memory.reshape(-1)
     return flat[:: _stride(flat.numel(), size, row)][:size]
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """A transposed or channels-last tensor is contiguous in another order of axes."""
+    return tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.is_contiguous() or _in_memory_order(tensor).is_contiguous()

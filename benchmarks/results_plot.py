@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.measurement import Measurement, Run
 
@@ -38,7 +39,9 @@ def draw(run: Run, path: Path) -> None:
         if limit is not None:
             axes.plot([limit, limit], [height - 0.45, height + 0.45], color="black", linewidth=2)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}x")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(measurements)), [m.row.title for m in measurements], fontsize=7)
     axes.set_ylim(len(measurements) - 0.4, -0.6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,20 +32,12 @@ from gradkern.monitor.judge import Judge
 from gradkern.monitor.measuring import measure
 from gradkern.monitor.network import Network
 from gradkern.monitor.parameters import WatchedParameters, unwrapped
-from gradkern.monitor.record import (
-    COUNT,
-    LEAST_SAMPLES,
-    ZEROS,
-    ActivationTable,
-    Floats,
-    StatTable,
-    StepRecord,
-    unmeasured,
-)
-from gradkern.monitor.recurrence import RecurrenceMeter, slopes
+from gradkern.monitor.record import StepRecord
+from gradkern.monitor.recurrence import RecurrenceMeter
 from gradkern.monitor.report import Report
 from gradkern.monitor.rules import build_rules
 from gradkern.monitor.sinks import Log, Sink, open_sinks
+from gradkern.monitor.step_in_flight import StepInFlight
 from gradkern.monitor.updates import UpdateMeter, UpdateMode
 from gradkern.monitor.verdict import Verdict, judge_training
 
@@ -54,28 +45,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Optimizers: TypeAlias = Optimizer | Iterable[Optimizer] | None
-
-
-@dataclass
-class _Pending:
-    """A step that has been measured and whose numbers are on their way."""
-
-    step: int
-    loss: float | None
-    loss_is_tensor: bool
-    learning_rates: tuple[float | None, ...]
-    """None for one that is a tensor."""
-    stepped: bool
-    network: Network
-    index: dict[int, int]
-    gradients: GradientMeasurements
-    parameters: list[list[int]]
-    updates: list[list[int]]
-    outputs: ActivationMeasurements
-    probed: list[str]
-    copy: HostCopy
-    lengths: tuple[int, ...]
-    """How many of the copied arrays belong to what, in the order of the fields above."""
 
 
 class Monitor:
@@ -212,7 +181,7 @@ class Monitor:
             self._recurrence = RecurrenceMeter(self.model)
         self._gradients = GradientMeasurements()
         self._stepped: set[int] = set()
-        self._queue: deque[_Pending] = deque()
+        self._queue: deque[StepInFlight] = deque()
         self._step = 0
         self._closed = False
         if not self._optimizers:
@@ -528,7 +497,7 @@ class Monitor:
             [_kept(x) for x in (*rates, loss) if isinstance(x, Tensor)],
         )
         self._queue.append(
-            _Pending(
+            StepInFlight(
                 step=self._step,
                 loss=loss if isinstance(loss, float) else None,
                 loss_is_tensor=isinstance(loss, Tensor),
@@ -553,8 +522,8 @@ class Monitor:
         while len(self._queue) > 1 and self._queue[0].copy.arrived:
             self._judge(self._queue.popleft())
 
-    def _judge(self, pending: _Pending) -> None:
-        record = self._read(pending)
+    def _judge(self, pending: StepInFlight) -> None:
+        record = pending.read(self._activations)
         self.last = record
         if self._activations is not None:
             compile_check.require_hooks(self._activations, record)
@@ -586,51 +555,6 @@ class Monitor:
         self.history.add(event)
         for sink in self._sinks:
             sink(event)
-
-    def _read(self, pending: _Pending) -> StepRecord:
-        arrays = pending.copy.read()
-        groups: list[list[Floats]] = []
-        for length in pending.lengths:
-            groups.append(arrays[:length])
-            arrays = arrays[length:]
-        of_gradients, of_parameters, of_updates, of_outputs, of_probes, scalars = groups
-        names = pending.network.names
-        gradients = pending.gradients.read(of_gradients, pending.index, len(names))
-        moved, excess = of_updates[::2], of_updates[1::2]
-        still = _rows(pending.updates, excess, len(names))
-        numbers = iter(scalars)
-        rates = tuple(
-            float(next(numbers)) if rate is None else rate for rate in pending.learning_rates
-        )
-        loss = float(next(numbers)) if pending.loss_is_tensor else pending.loss
-        return StepRecord(
-            step=pending.step,
-            loss=float("nan") if loss is None else loss,
-            learning_rates=rates,
-            total_norm_before=gradients.total_before,
-            total_norm_after=gradients.total_after,
-            clip_coefficient=gradients.coefficient,
-            stepped=pending.stepped and gradients.did_step,
-            gradients=StatTable(names, gradients.values),
-            parameters=StatTable(names, _rows(pending.parameters, of_parameters, len(names))),
-            updates=StatTable(names, _rows(pending.updates, moved, len(names))),
-            unchanged=(still[:, ZEROS] == still[:, COUNT]) & (still[:, COUNT] >= LEAST_SAMPLES),
-            activations=(
-                ActivationTable.empty()
-                if self._activations is None
-                else self._activations.read(pending.outputs, of_outputs)
-            ),
-            values_per_channel=pending.outputs.values_per_channel,
-            decades_per_time_step=slopes(pending.probed, iter(of_probes)),
-        )
-
-
-def _rows(indices: Sequence[Sequence[int]], parts: Sequence[Floats], count: int) -> Floats:
-    """Rows of several devices in the order of the parameters; NaN where there are none."""
-    values = unmeasured(count)
-    for listed, part in zip(indices, parts, strict=True):
-        values[listed] = part
-    return values
 
 
 def _listed(optimizer: Optimizers) -> list[Optimizer]:

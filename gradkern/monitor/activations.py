@@ -30,7 +30,7 @@ from gradkern.stats import COLUMNS
 OutputMode = Literal["sampled", "exact"] | None
 
 # Of an output with more elements this many are measured; all of them with "exact".
-MEASURED_ELEMENTS = 2**17
+MEASURED_ELEMENTS = 2**16
 # What can't be summed up from the eight statistics is taken from a sample of this many elements.
 SAMPLE_ELEMENTS = 2**14
 # Outputs that wait to be measured together are kept alive. With more bytes than this they are

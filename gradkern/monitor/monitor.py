@@ -94,7 +94,7 @@ class Monitor:
             they are thinned evenly over the run.
         updates: ``"sampled"``: at most 4096 elements of a parameter and 0.5% of all; ``"exact"``:
             all of them, which holds a copy of the parameters during the optimizers' step; None.
-        activations: ``"sampled"``: of outputs with more than 131,072 elements that many, in whole
+        activations: ``"sampled"``: of outputs with more than 65,536 elements that many, in whole
             rows of the batch, at each step others; ``"exact"``: all elements, which reads every
             output once more; None: none. What gradkern's own modules put out is measured whole, in
             the pass that computes it.

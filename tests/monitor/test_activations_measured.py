@@ -190,7 +190,7 @@ def test_large_outputs_are_sampled_with_all_units() -> None:
 
 def test_of_large_outputs_whole_rows_are_measured_at_each_step_others() -> None:
     model = nn.Sequential(nn.ReLU())
-    values = torch.arange(1.0, 9.0).view(8, 1, 1, 1).expand(8, 16, 64, 64)
+    values = torch.arange(1.0, 9.0).view(8, 1, 1, 1).expand(8, 16, 64, 32)
     assert values.numel() == 4 * MEASURED_ELEMENTS
     seen = []
     with gradkern.Monitor(model) as monitor:
@@ -229,7 +229,7 @@ def test_parts_of_large_outputs_have_all_units(shape: tuple[int, ...]) -> None:
 def test_large_output_that_an_in_place_module_overwrites() -> None:
     model = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(inplace=True))
     monitor = gradkern.Monitor(model)
-    model(torch.randn(8, 16, 64, 64, requires_grad=True))
+    model(torch.randn(8, 16, 64, 32, requires_grad=True))
     table = outputs_after(monitor)
     assert table.names == ("0", "1")
     assert table.stats.column("zeros")[0] == 0

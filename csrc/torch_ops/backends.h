@@ -14,6 +14,9 @@ struct Device {
   int32_t index;
   bool operator==(const Device&) const = default;
 };
+inline Device device_of(const TensorHandle& tensor) {
+  return {tensor.device_type(), tensor.device_index()};
+}
 
 // A call on one device: the backend's table, the device's current stream and a workspace that lives
 // as long as this object. Makes the device current while it lives.

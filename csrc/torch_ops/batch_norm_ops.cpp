@@ -53,7 +53,7 @@ void require_per_channel(const TensorHandle& tensor, const char* argument, int64
                                 " dimensions; it must have one dimension of " +
                                 std::to_string(channels) + ", the input's channels");
   }
-  if (Device{tensor.device_type(), tensor.device_index()} != device) {
+  if (device_of(tensor) != device) {
     throw std::invalid_argument(name + " is on another device; it must be on that of the input");
   }
 }

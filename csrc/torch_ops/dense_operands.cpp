@@ -18,8 +18,8 @@ bool is_dense(const TensorHandle& tensor) {
 }
 
 TensorHandle like(const TensorHandle& tensor) {
-  return empty_strided({tensor.device_type(), tensor.device_index()}, tensor.dtype(), tensor.dim(),
-                       tensor.sizes(), tensor.strides());
+  return empty_strided(device_of(tensor), tensor.dtype(), tensor.dim(), tensor.sizes(),
+                       tensor.strides());
 }
 
 }  // namespace
@@ -29,7 +29,7 @@ ReferenceOperand::ReferenceOperand(const TensorHandle& tensor, const char* argum
       argument_(argument),
       dense_(&original_),
       numel_(tensor.numel()),
-      device_{tensor.device_type(), tensor.device_index()} {
+      device_(device_of(tensor)) {
   dtype_ = real_dtype_of(tensor, argument);
   if (is_dense(tensor)) return;
   copy_ = empty_like(tensor);
@@ -80,8 +80,8 @@ Operand::Operand(const TensorHandle& tensor, const char* argument,
     }
   }
   if (same_order) return;
-  staged_ = empty_strided({tensor.device_type(), tensor.device_index()}, tensor.dtype(), dim,
-                          reference.sizes(), reference.strides());
+  staged_ =
+      empty_strided(device_of(tensor), tensor.dtype(), dim, reference.sizes(), reference.strides());
   if (access == Access::kRead) check(aoti_torch_copy_(staged_.get(), tensor.get(), 0));
 }
 

@@ -39,7 +39,7 @@ DenseTensors::DenseTensors(const TensorList& tensors, const char* argument, Acce
   if (tensors.empty()) {
     throw std::invalid_argument(std::string(argument) + " is an empty list; it must hold a tensor");
   }
-  device_ = {tensors[0].device_type(), tensors[0].device_index()};
+  device_ = device_of(tensors[0]);
   spans_.reserve(tensors.size());
   if (access == Access::kWrite) extents_.reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); i++) {
@@ -58,7 +58,7 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
     }
     throw Delegate(name_of(argument, index) + " has a dtype without kernels");
   }
-  if (Device{tensor.device_type(), tensor.device_index()} != device_) {
+  if (device_of(tensor) != device_) {
     throw Delegate(name_of(argument, index) + " is on another device than " + name_of(argument, 0));
   }
   has_complex_ |= storage->complex;
@@ -79,13 +79,7 @@ void DenseTensors::add(const TensorHandle& tensor, int64_t index, const char* ar
     extents_.push_back({begin, begin + bytes});
   }
   if (!layout.dense || (segment_by == SegmentBy::kUnit && !layout.unit_is_outer)) {
-    const int64_t dim = tensor.dim();
-    const int64_t* sizes = tensor.sizes();
-    std::vector<int64_t> strides(dim);
-    int64_t stride = 1;
-    for (int64_t d = dim; d-- > 0; stride *= sizes[d]) strides[d] = stride;
-    staged_.push_back(
-        {index, tensor.get(), empty_strided(device_, number, dim, sizes, strides.data())});
+    staged_.push_back({index, tensor.get(), empty(device_, number, tensor.dim(), tensor.sizes())});
     refresh(staged_.back());
     data = staged_.back().copy.data();
   }

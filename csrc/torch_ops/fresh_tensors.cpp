@@ -3,8 +3,10 @@
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
+#include <vector>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -44,14 +46,11 @@ TensorHandle empty_strided(Device device, int32_t dtype, int64_t dim, const int6
   return on_huge_pages(TensorHandle(tensor), device.type);
 }
 
-TensorHandle empty(Device device, int32_t dtype, std::initializer_list<int64_t> sizes) {
-  int64_t strides[8];
+TensorHandle empty(Device device, int32_t dtype, int64_t dim, const int64_t* sizes) {
+  std::vector<int64_t> strides(dim);
   int64_t stride = 1;
-  for (size_t d = sizes.size(); d-- > 0;) {
-    strides[d] = stride;
-    stride *= sizes.begin()[d];
-  }
-  return empty_strided(device, dtype, static_cast<int64_t>(sizes.size()), sizes.begin(), strides);
+  for (int64_t d = dim; d-- > 0; stride *= std::max<int64_t>(sizes[d], 1)) strides[d] = stride;
+  return empty_strided(device, dtype, dim, sizes, strides.data());
 }
 
 TensorHandle empty_like(const TensorHandle& tensor) {

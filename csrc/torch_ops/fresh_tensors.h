@@ -14,7 +14,10 @@ TensorHandle empty_strided(Device device, int32_t dtype, int64_t dim, const int6
                            const int64_t* strides);
 
 // Row-major.
-TensorHandle empty(Device device, int32_t dtype, std::initializer_list<int64_t> sizes);
+TensorHandle empty(Device device, int32_t dtype, int64_t dim, const int64_t* sizes);
+inline TensorHandle empty(Device device, int32_t dtype, std::initializer_list<int64_t> sizes) {
+  return empty(device, dtype, static_cast<int64_t>(sizes.size()), sizes.begin());
+}
 
 // torch's own empty_like: it alone knows the memory order of a result for a tensor with gaps.
 TensorHandle empty_like(const TensorHandle& tensor);

@@ -35,7 +35,7 @@ using Arguments = std::vector<Argument>;
 using Results = std::vector<TensorHandle>;
 
 void compute(const TensorHandle& reference, GatedCall& call) {
-  const Device device{reference.device_type(), reference.device_index()};
+  const Device device = device_of(reference);
   const Backend& backend = backend_for(device);
   if (call.rows * call.columns == 0) return;
   const DeviceCall on_device(device, 0);

@@ -156,7 +156,7 @@ void clip_with_total_norm_(const TensorList& tensors, const TensorHandle& total_
                            double max_norm) {
   const DenseTensors grads(tensors, "grads", Access::kWrite);
   if (total_norm.numel() != 1 || total_norm.dtype() != aoti_torch_dtype_float64() ||
-      Device{total_norm.device_type(), total_norm.device_index()} != grads.device()) {
+      device_of(total_norm) != grads.device()) {
     throw std::invalid_argument("total_norm must be one float64 on the device of grads");
   }
   const Backend& backend = backend_for(grads.device());

@@ -1,6 +1,5 @@
 #include "torch_ops/row_operands.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "torch_ops/fresh_tensors.h"
@@ -43,15 +42,9 @@ void WrittenRows::commit() const {
 
 TensorHandle rows_like(const TensorHandle& tensor, int64_t columns) {
   const int64_t dim = tensor.dim();
-  std::vector<int64_t> sizes(tensor.sizes(), tensor.sizes() + dim), strides(dim);
+  std::vector<int64_t> sizes(tensor.sizes(), tensor.sizes() + dim);
   if (dim > 0) sizes[dim - 1] = columns;
-  int64_t stride = 1;
-  for (int64_t d = dim - 1; d >= 0; d--) {
-    strides[d] = stride;
-    stride *= std::max<int64_t>(sizes[d], 1);
-  }
-  return empty_strided({tensor.device_type(), tensor.device_index()}, tensor.dtype(), dim,
-                       sizes.data(), strides.data());
+  return empty(device_of(tensor), tensor.dtype(), dim, sizes.data());
 }
 
 TensorHandle contiguous_like(const TensorHandle& tensor) {

@@ -61,7 +61,7 @@ RreluCall call_of(RreluPass pass, const TensorHandle& input, const TensorHandle&
 
 // `out` is like the input, in any memory order.
 void compute_into(RreluCall call, const TensorHandle& input, const TensorHandle& out) {
-  const Device device{input.device_type(), input.device_index()};
+  const Device device = device_of(input);
   const Backend& backend = backend_for(device);
   if (call.numel == 0) return;
   TensorHandle staged;

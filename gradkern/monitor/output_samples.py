@@ -37,10 +37,9 @@ def whole_rows(tensor: Tensor, elements: int, unit_axis: int, turn: int) -> Tens
     """
     if tensor.numel() <= elements:
         return tensor
-    for axis in range(tensor.dim()):
+    for axis in _other_axes(tensor, unit_axis):
         step = min(-(-tensor.numel() // elements), tensor.shape[axis])
-        if step > 1 and axis != (unit_axis if tensor.dim() > 1 else None):
-            tensor = _every(tensor, axis, step, turn)
+        tensor = _every(tensor, axis, step, turn)
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
@@ -56,7 +55,7 @@ def few_of_each_unit(tensor: Tensor, elements: int, unit_axis: int, turn: int) -
         return tensor.float()
     left = max(elements // tensor.shape[unit_axis], 1)
     inside = tensor.numel() // tensor.shape[unit_axis]
-    axes = [axis for axis in range(tensor.dim()) if axis != unit_axis]
+    axes = _other_axes(tensor, unit_axis)
     for axis in axes:
         size = tensor.shape[axis]
         inside //= size  # of a unit's elements those at one place of this axis
@@ -65,6 +64,11 @@ def few_of_each_unit(tensor: Tensor, elements: int, unit_axis: int, turn: int) -
         tensor = _every(tensor, axis, -(-size // min(size, max(share, 1))), turn)
         left = max(left // tensor.shape[axis], 1)
     return tensor.float().contiguous()
+
+
+def _other_axes(tensor: Tensor, unit_axis: int) -> list[int]:
+    """All but the units'; the only one of a vector."""
+    return [axis for axis in range(tensor.dim()) if tensor.dim() == 1 or axis != unit_axis]
 
 
 def _every(tensor: Tensor, axis: int, step: int, turn: int) -> Tensor:

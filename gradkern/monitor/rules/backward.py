@@ -190,39 +190,6 @@ class AdamBelowEps(Rule):
 
 
 @rule
-class AdamRemembersExplosion(Rule):
-    """Adam still divides by a gradient that exploded: its second moment forgets in thousands of
-    steps, and moves little until then.
-    """
-
-    name, default, unit = "adam_memory", 100.0, "largest total norm so far / median of the last"
-    source = "gradkern (Kingma and Ba 2015: v = b v + (1 - b) g^2, b = 0.999)"
-    indicates = "EXPLODING"
-    persistence = 50
-    _STEPS = 128
-    _STILL = 1e-5  # as UpdateTooSmall
-
-    def observe(self, seen: Observation) -> Finding | None:
-        network, record = seen.network, seen.record
-        if network.names != record.parameters.names or not record.stepped or seen.past.converged:
-            return None
-        norms = seen.past.total_norms[-self._STEPS :]
-        median = float(np.median(norms))
-        by_adam = network.matrices & np.isfinite(network.adam_eps)
-        still = np.where(by_adam, record.update_ratio, np.nan) < self._STILL
-        if not (still.any() and 0 < self.threshold * median < seen.past.largest_norm):
-            return None
-        return Finding(
-            tuple(np.array(network.layers)[still]),
-            seen.past.largest_norm / median,
-            f"a gradient of norm {seen.past.largest_norm:.3g} was not clipped, "
-            f"{seen.past.largest_norm / median:.0f} times what is usual now; Adam still divides by "
-            f"it, and hardly moves {still.sum()} weights",
-            "error" if seen.past.stalled else "warning",
-        )
-
-
-@rule
 class GradientSpike(Rule):
     """The total norm is far outside of what it was."""
 

@@ -70,6 +70,36 @@ class UpdateTooSmall(Rule):
 
 
 @rule
+class AdamRemembersExplosion(Rule):
+    """Adam still divides by a gradient that exploded: its second moment forgets in thousands of
+    steps, and moves little until then.
+    """
+
+    name, default, unit = "adam_memory", 100.0, "largest total norm so far / median of the last"
+    source = "gradkern (Kingma and Ba 2015: v = b v + (1 - b) g^2, b = 0.999)"
+    indicates = "EXPLODING"
+    persistence = 50
+    _STEPS = 128
+
+    def observe(self, seen: Observation) -> Finding | None:
+        if not _aligned(seen) or not seen.record.stepped or seen.past.converged:
+            return None
+        largest = seen.past.largest_norm
+        median = float(np.median(seen.past.total_norms[-self._STEPS :]))
+        by_adam = seen.network.matrices & np.isfinite(seen.network.adam_eps)
+        still = by_adam & (seen.record.update_ratio < UpdateTooSmall.default)
+        if not (still.any() and 0 < self.threshold * median < largest):
+            return None
+        return Finding(
+            _layers(seen, still),
+            largest / median,
+            f"a gradient of norm {largest:.3g} was not clipped, {largest / median:.0f} times what "
+            f"is usual now; Adam still divides by it, and hardly moves {still.sum()} weights",
+            "error" if seen.past.stalled else "warning",
+        )
+
+
+@rule
 class LowerLayersStandStill(Rule):
     """The layers near the input change far less than those near the loss."""
 

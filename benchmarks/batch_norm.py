@@ -14,6 +14,8 @@ from torch.nn import functional
 
 import gradkern.functional as gk
 from benchmarks.rows import Bar, Row, Sides, Traffic
+from gradkern import batch_norm as operators
+from gradkern.batch_norm import fused_activation
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "64x256x32x32": (64, 256, 32, 32),
@@ -181,6 +183,27 @@ def evaluation(data: BatchNormData) -> Sides:
     )
 
 
+def measured(data: BatchNormData) -> Sides:
+    """Training with ReLU, and the statistics of the output from the pass that writes it."""
+    relu = fused_activation("relu")
+    rest = (*data.running, data.weight, data.bias, True, MOMENTUM, EPS)
+    return Sides(
+        ours=lambda: operators.training_with_stats(
+            data.x,
+            None,
+            data.weight,
+            data.bias,
+            *data.running,
+            MOMENTUM,
+            EPS,
+            relu.index,
+            relu.parameter,
+        )[0],
+        theirs=lambda: gk.batch_norm(data.x, *rest, activation="relu"),
+        traffic=Traffic(read_write=2 * data.x.nbytes),
+    )
+
+
 def rows(device: torch.device, quick: bool) -> Rows:
     """The family's rows.
 
@@ -199,6 +222,7 @@ def rows(device: torch.device, quick: bool) -> Rows:
         ("BN+ReLU, both ways", NATIVE, both_ways(residual=False), Bar("speedup", 2.0)),
         (WITH_ADDITION, NATIVE, both_ways(residual=True), Bar("speedup", 2.5)),
         ("BN+add+ReLU, evaluation", NATIVE, evaluation, Bar("speedup", 1.5)),
+        ("BN+ReLU, with statistics", "without", measured, None),
     ]
     by_inductor = (WITH_ADDITION, INDUCTOR, both_ways(True, compiled=True), None)
     for dtype in (torch.float32, torch.bfloat16):

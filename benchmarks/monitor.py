@@ -16,7 +16,12 @@ from torch import Tensor
 
 import gradkern
 from benchmarks.rows import Bar, Row, Sides, Traffic
-from benchmarks.trainings import TwoTrainings, character_training, image_training
+from benchmarks.trainings import (
+    TwoTrainings,
+    character_training,
+    fused_image_training,
+    image_training,
+)
 
 PLAIN = "unwatched"
 BAR = Bar("time", 1.02)
@@ -107,7 +112,12 @@ def rows(device: torch.device, quick: bool) -> Iterator[Row[TwoTrainings]]:
     Yields:
         Rows, those of one workload together.
     """
-    for workload in (character_training(device, quick), image_training(device, quick)):
+    workloads = (
+        character_training(device, quick),
+        image_training(device, quick),
+        fused_image_training(device, quick),
+    )
+    for workload in workloads:
         yield Row("gradkern.Monitor", PLAIN, workload, monitored, BAR)
         yield Row("nothing", PLAIN, workload, not_watched)
         for name, (package, prepare) in _PEERS.items():

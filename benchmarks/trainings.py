@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import gradkern
+
 
 class CharacterModel(nn.Module):
     """A causal transformer over characters, of pre-norm blocks."""
@@ -96,6 +98,12 @@ def resnet18(width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
+def fused_resnet18(width: int) -> nn.Module:
+    """The same with batch norm, addition and ReLU fused: gradkern's modules measure themselves."""
+    images = torch.randn(2, 3, 32, 32)
+    return gradkern.nn.fuse_batch_norm(resnet18(width), (images,)).model
+
+
 class TwoTrainings:
     """A model, its data and its optimizer, and copies of it that something watches."""
 
@@ -173,10 +181,21 @@ def character_training(device: torch.device, quick: bool) -> TrainingWorkload:
 
 def image_training(device: torch.device, quick: bool) -> TrainingWorkload:
     """ResNet-18 (11.2M parameters), 64 images of 32x32."""
+    return _image_training("ResNet-18, 11.2M", resnet18, device, quick)
+
+
+def fused_image_training(device: torch.device, quick: bool) -> TrainingWorkload:
+    """The same of gradkern's modules."""
+    return _image_training("ResNet-18, fused", fused_resnet18, device, quick)
+
+
+def _image_training(
+    name: str, model: Callable[[int], nn.Module], device: torch.device, quick: bool
+) -> TrainingWorkload:
     width, rows = (4, 4) if quick else (64, 64)
     return _workload(
-        "ResNet-18, 11.2M",
-        partial(resnet18, width),
+        name,
+        partial(model, width),
         partial(torch.randn, rows, 3, 32, 32),
         partial(torch.randint, 10, (rows,)),
         device,

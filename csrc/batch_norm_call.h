@@ -70,6 +70,11 @@ struct BatchNormCall {
   void* y;
   void* grad_input;
   void* grad_residual;
+
+  // Of y, in the pass that writes it (kForward and kNormalise; null: not measured; then y may not
+  // be x or residual): kActivationStatisticCount numbers, then for each channel how many of its
+  // elements are active (not saturated).
+  double* output_statistics;
 };
 
 }  // namespace gradkern

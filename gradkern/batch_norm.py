@@ -14,7 +14,9 @@ from gradkern.activations import TABLE, as_number
 
 # The overloads, looked up once: an attribute chain through torch.ops costs .45 us a call.
 training = torch.ops.gradkern.batch_norm_training.default
+training_with_stats = torch.ops.gradkern.batch_norm_training_with_stats.default
 normalise = torch.ops.gradkern.batch_norm_normalise.default
+normalise_with_stats = torch.ops.gradkern.batch_norm_normalise_with_stats.default
 moments = torch.ops.gradkern.batch_norm_moments.default
 sums = torch.ops.gradkern.batch_norm_sums.default
 backward = torch.ops.gradkern.batch_norm_backward.default
@@ -96,8 +98,18 @@ def _register_fakes() -> None:
     def of_training(input: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         return torch.empty_like(input), of_channels(input), of_channels(input)
 
+    def of_output(input: Tensor) -> Tensor:
+        size = len(_core.activation_statistics) + input.shape[1]
+        return input.new_empty((size,), dtype=torch.float64)
+
+    def of_training_with_stats(input: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        return *of_training(input), of_output(input)
+
     def of_normalise(input: Tensor, *rest: Any) -> Tensor:
         return torch.empty_like(input)
+
+    def of_normalise_with_stats(input: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(input), of_output(input)
 
     def of_moments(input: Tensor) -> tuple[Tensor, Tensor]:
         return of_channels(input), of_channels(input)
@@ -120,7 +132,9 @@ def _register_fakes() -> None:
 
     for name, fake in (
         ("training", of_training),
+        ("training_with_stats", of_training_with_stats),
         ("normalise", of_normalise),
+        ("normalise_with_stats", of_normalise_with_stats),
         ("moments", of_moments),
         ("sums", of_sums),
         ("backward", of_backward),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,11 +27,13 @@ class BatchNormPlan:
         eps: is added to the variance.
         activation: comes after the normalisation and the addition of the residual.
         memory_efficient: whether backward keeps the output, and no input.
+        with_stats: whether the output is measured in the pass that writes it, in training.
     """
 
     eps: float
     activation: FusedActivation
     memory_efficient: bool = False
+    with_stats: bool = False
 
     @property
     def arguments(self) -> tuple[int, float]:
@@ -45,9 +47,31 @@ class BatchNormPlan:
             return ops.OF_OUTPUT[self.activation.name], self.activation.parameter
         return self.arguments
 
+    @property
+    def training_operator(self) -> Any:
+        """What normalises by the batch's own statistics."""
+        return ops.training_with_stats if self.with_stats else ops.training
+
     def kept(self, input: Tensor, output: Tensor) -> Tensor:
         """What backward computes the normalised values from."""
         return output if self.memory_efficient else input
+
+
+class Normalised(NamedTuple):
+    """What a normalisation gives.
+
+    Attributes:
+        output: the value, differentiable.
+        mean, invstd: the mean and 1 / standard deviation that it used, float64, not differentiable;
+            None where native computed them.
+        output_stats: the statistics of the value, where the plan asks for them: float64 numbers, as
+            in :class:`gradkern.ActivationStats`.
+    """
+
+    output: Tensor
+    mean: Tensor | None = None
+    invstd: Tensor | None = None
+    output_stats: Tensor | None = None
 
 
 def channels_of(input: Tensor, values: Tensor) -> Tensor:
@@ -187,7 +211,8 @@ def _gradients_of_evaluation(ctx: Any, grad: Tensor) -> list[Tensor | None]:
 
 
 class _Training(Function):
-    """(input, residual, weight, bias) -> value, mean, invstd; moves the running statistics."""
+    """(input, residual, weight, bias) -> value, mean, invstd (, the value's statistics); moves the
+    running statistics."""
 
     @staticmethod
     def forward(
@@ -200,8 +225,8 @@ class _Training(Function):
         running_var: Tensor | None,
         momentum: float,
         plan: BatchNormPlan,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        output, mean, invstd = ops.training(
+    ) -> tuple[Tensor, ...]:
+        output, *statistics = plan.training_operator(
             input,
             residual,
             weight,
@@ -213,9 +238,9 @@ class _Training(Function):
             *plan.arguments,
         )
         ctx.plan = plan
-        _keep(ctx, (input, residual, weight, bias), output, mean, invstd)
-        ctx.mark_non_differentiable(mean, invstd)
-        return output, mean, invstd
+        _keep(ctx, (input, residual, weight, bias), output, *statistics[:2])
+        ctx.mark_non_differentiable(*statistics)
+        return output, *statistics
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -232,8 +257,8 @@ class _TraceableTraining(Function):
         weight: Tensor | None,
         bias: Tensor | None,
         plan: BatchNormPlan,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        result: tuple[Tensor, Tensor, Tensor] = ops.training(
+    ) -> tuple[Tensor, ...]:
+        result: tuple[Tensor, ...] = plan.training_operator(
             input, residual, weight, bias, None, None, 0.0, plan.eps, *plan.arguments
         )
         return result
@@ -241,9 +266,9 @@ class _TraceableTraining(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         *tensors, ctx.plan = inputs
-        value, mean, invstd = output
-        _keep(ctx, tuple(tensors), value, mean, invstd)
-        ctx.mark_non_differentiable(mean, invstd)
+        value, *statistics = output
+        _keep(ctx, tuple(tensors), value, *statistics[:2])
+        ctx.mark_non_differentiable(*statistics)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -321,25 +346,21 @@ def train(
     running_var: Tensor | None,
     momentum: float,
     plan: BatchNormPlan,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalises by the batch's own statistics, and moves the running ones.
-
-    Returns:
-        The value, differentiable; mean and 1 / standard deviation, float64, not differentiable.
-    """
-    result: tuple[Tensor, Tensor, Tensor]
+) -> Normalised:
+    """Normalises by the batch's own statistics, and moves the running ones."""
+    result: tuple[Tensor, ...]
     if torch.compiler.is_compiling():
         result = _TraceableTraining.apply(input, residual, weight, bias, plan)
         move_running_statistics(
             input, result[1], result[2], running_mean, running_var, momentum, plan.eps
         )
-        return result
+        return Normalised(*result)
     if _wants_gradient(input, residual, weight, bias):
         result = _Training.apply(
             input, residual, weight, bias, running_mean, running_var, momentum, plan
         )
     else:
-        result = ops.training(
+        result = plan.training_operator(
             input,
             residual,
             weight,
@@ -353,7 +374,7 @@ def train(
     moved = [r for r in (running_mean, running_var) if r is not None]
     if moved:
         torch.autograd.graph.increment_version(moved)
-    return result
+    return Normalised(*result)
 
 
 def evaluate(

@@ -11,7 +11,7 @@ from gradkern import batch_norm as operators
 from gradkern import ops
 from gradkern.activation_autograd import is_transformed
 from gradkern.batch_norm import FusedActivation, fused_activation
-from gradkern.batch_norm_autograd import BatchNormPlan, evaluate, train
+from gradkern.batch_norm_autograd import BatchNormPlan, Normalised, evaluate, train
 from gradkern.tensor_lists import PLAIN_TYPES
 
 __all__ = ["batch_norm", "batch_norm_backward", "batch_norm_forward"]
@@ -84,7 +84,7 @@ def batch_norm(
     plan = BatchNormPlan(float(eps), fused, memory_efficient)
     return normalise(
         input, residual, weight, bias, running_mean, running_var, training, momentum, plan
-    )[0]
+    ).output
 
 
 def normalise(
@@ -97,24 +97,20 @@ def normalise(
     training: bool,
     momentum: float,
     plan: BatchNormPlan,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """What :func:`batch_norm` gives, with the statistics that it used.
-
-    Returns:
-        The value; mean and 1 / standard deviation, float64, or None where native computed them.
-    """
+) -> Normalised:
+    """What :func:`batch_norm` gives, with the statistics that it used."""
     weight = applied_weight(input, residual, weight, plan)
     tensors = input, residual, weight, bias, running_mean, running_var
     for tensor in tensors:
         if tensor is not None and type(tensor) not in PLAIN_TYPES:
             _require_tensor(tensor)
-            return _by_native(*tensors, training, momentum, plan), None, None
+            return Normalised(_by_native(*tensors, training, momentum, plan))
     # What batch normalisation of nothing is, native says.
     if input.numel() == 0 and (training or input.dim() < 2):
-        return _by_native(*tensors, training, momentum, plan), None, None
+        return Normalised(_by_native(*tensors, training, momentum, plan))
     _check(input, residual, running_mean, running_var, training, plan.eps)
     if not torch.compiler.is_compiling() and is_transformed():
-        return _by_native(*tensors, training, momentum, plan), None, None
+        return Normalised(_by_native(*tensors, training, momentum, plan))
     try:
         if training:
             return train(*tensors, momentum, plan)
@@ -123,11 +119,11 @@ def normalise(
         mean = running_mean.double()
         invstd = (running_var.double() + plan.eps).rsqrt()
         output = evaluate(input, residual, weight, bias, mean, invstd, plan)
-        return output, mean, invstd
+        return Normalised(output, mean, invstd)
     except (RuntimeError, NotImplementedError) as error:
         if not ops.delegates(error):
             raise
-    return _by_native(*tensors, training, momentum, plan), None, None
+    return Normalised(_by_native(*tensors, training, momentum, plan))
 
 
 def require_invertible(activation: FusedActivation) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gradkern.activations import ActivationStats
+
 
 class BatchNormStats:
     """Statistics of one forward pass in training, on its device, not yet waited for.
 
     They follow from the mean and variance that the normalisation needs anyway: no pass over the
-    input is added. All are float64 tensors without dimensions.
+    input is added. All but ``output`` are float64 tensors without dimensions.
 
     Attributes:
         mean, invstd: the batch's, float64, shape ``[C]``.
         count: values per channel.
+        output: the :class:`gradkern.ActivationStats` of the output, with the channels' active
+            elements; None where the module's ``measures_output`` is False.
 
     Example:
         >>> layer = gradkern.nn.BatchNorm1d(2)
@@ -31,10 +35,12 @@ class BatchNormStats:
         eps: float,
         weight: Tensor | None = None,
         running: tuple[Tensor, Tensor] | None = None,
+        output: ActivationStats | None = None,
     ) -> None:
         self.mean = mean
         self.invstd = invstd
         self.count = count
+        self.output = output
         self._eps = eps
         self._weight = None if weight is None else weight.detach()
         self._running = running

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cpu/map_vectors.h"
+#include "cpu/measured_values.h"
 #include "cpu/pack.h"
 #include "cpu/prefetch.h"
 #include "cpu/storage.h"
@@ -276,6 +277,65 @@ template <class Formula, class T, Layout kLayout>
       });
 }
 
+// Of runs that begin at element j of those that the constants are for.
+template <class T>
+using Evaluate = DerivativeSums (*)(const Runs& runs, int64_t j, const BatchNormConstants& all,
+                                    const double* parameters, const T* x, const T* residual, T* y,
+                                    ScalarOf<T>* saturated);
+
+template <class Formula, class T, Layout kLayout>
+[[gnu::flatten]] DerivativeSums evaluate(const Runs& runs, int64_t j, const BatchNormConstants& all,
+                                         const double* parameters, const T* x, const T* residual,
+                                         T* y, ScalarOf<T>* saturated) {
+  using V = VectorOf<T>;
+  const ConstantsOf<T, kLayout> constants(all);
+  const Normalisation<V> of_plane = constants.normalisation(0);
+  const bool adds = residual != nullptr;
+  const auto argument = [&](const Normalisation<V>& channel, const auto& in) {
+    const V z = channel.z(channel.xhat(in[0]));
+    return adds ? z + in[1] : z;
+  };
+  return write_values<Formula, T, 2>(runs, {x, adds ? residual : x}, y,
+                                     parameters_of<V>(parameters), saturated,
+                                     [&](int64_t i, const auto& in) {
+                                       if constexpr (kLayout == Layout::kPlanes) {
+                                         return argument(of_plane, in);
+                                       } else {
+                                         return argument(constants.normalisation(j + i), in);
+                                       }
+                                     });
+}
+
+// The same code for all activations.
+template <class T, Layout kLayout>
+void measure_chunk(Evaluate<T> evaluate, const Runs& all_runs, const BatchNormConstants& constants,
+                   const double* parameters, const BatchNormElements& elements, double* partial,
+                   double* active) {
+  const T *x = typed<T>(elements.x), *residual = typed<T>(elements.residual);
+  T* y = static_cast<T*>(elements.y);
+  const auto evaluate_runs = [&](int64_t offset, const Runs& runs, ScalarOf<T>* saturated) {
+    return evaluate(runs, offset % all_runs.stride, constants, parameters, x + offset,
+                    residual == nullptr ? nullptr : residual + offset, y + offset, saturated);
+  };
+  measure_values<T>(evaluate_runs, y, partial, [&](auto& measured, bool counts) {
+    if (!counts) {
+      measured.add(0, all_runs);
+    } else if constexpr (kLayout == Layout::kColumns) {
+      measured.add_counting_each(0, all_runs, active);
+    } else {
+      measured.add_counting_all(0, all_runs, active);
+    }
+  });
+}
+
+template <class Formula, class T, Layout kLayout>
+void normalise_and_measure(const Runs& runs, const BatchNormConstants& constants,
+                           const double* parameters, const BatchNormElements& elements,
+                           double* partial, double* active) {
+  measure_chunk<T, kLayout>(evaluate<Formula, T, kLayout>, runs, constants, parameters, elements,
+                            partial, active);
+}
+
 template <class V>
 struct GradientConstants {
   Normalisation<V> channel;
@@ -393,7 +453,9 @@ template <class Formula, class T, Layout kLayout>
 template <class T, Layout kLayout>
 void fill(BatchNormKernels& table) {
   formulas::BatchNormActivations::each([&](int index, auto formula) {
-    table.normalise[index][kLayout] = normalise<decltype(formula), T, kLayout>;
+    using Formula = decltype(formula);
+    table.normalise[index][kLayout] = normalise<Formula, T, kLayout>;
+    table.normalise_and_measure[index][kLayout] = normalise_and_measure<Formula, T, kLayout>;
   });
   formulas::BatchNormGradients::each([&](int index, auto formula) {
     using Formula = decltype(formula);

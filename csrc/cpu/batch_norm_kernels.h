@@ -7,15 +7,11 @@
 #include <cstdint>
 
 #include "backend.h"
+#include "cpu/runs.h"
 #include "formulas/batch_norm.h"
 #include "formulas/batch_norm_activations.h"
 
 namespace gradkern::cpu {
-
-// Element i of run r is r * stride + i, for i < size.
-struct Runs {
-  int64_t count, stride, size;
-};
 
 // Columns that a kernel takes at most: their sums stay in the first-level cache.
 inline constexpr int64_t kBatchNormColumns = 256;
@@ -61,6 +57,11 @@ struct BatchNormKernels {
   // Elements to elements.
   using Write = void (*)(const Runs& runs, const BatchNormConstants& constants,
                          const double* parameters, const BatchNormElements& elements);
+  // The same; the statistics of what is written (formulas/activation_statistics.h) go to `partial`,
+  // and how many values of each column, or of all elements, are not saturated is added to `active`.
+  using WriteAndMeasure = void (*)(const Runs& runs, const BatchNormConstants& constants,
+                                   const double* parameters, const BatchNormElements& elements,
+                                   double* partial, double* active);
 
   enum Layout : int { kPlanes, kColumns, kLayoutCount };
   static constexpr int kActivations = formulas::BatchNormActivations::kSize;
@@ -68,6 +69,7 @@ struct BatchNormKernels {
 
   Measure moments[kLayoutCount];
   Write normalise[kActivations][kLayoutCount];
+  WriteAndMeasure normalise_and_measure[kActivations][kLayoutCount];
   Sum sums[kGradients][kLayoutCount];
   Write input_gradient[kGradients][kLayoutCount];
 };

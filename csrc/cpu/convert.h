@@ -317,4 +317,14 @@ GRADKERN_INLINE void store_pair(const Pack<float>& even, const Pack<float>& odd,
   }
 }
 
+inline Pack<double> widen(const Pack<double>& x) { return x; }
+inline Pack<double> widen(const Pack<float>& x) {
+  Pack<double> wide;
+  for (int i = 0; i < Pack<float>::kParts; i++) {
+    wide.part[2 * i] = widen_low(x.part[i]);
+    wide.part[2 * i + 1] = widen_high(x.part[i]);
+  }
+  return wide;
+}
+
 }  // namespace gradkern::cpu::GRADKERN_ISA

@@ -1,5 +1,6 @@
 #include "cpu/cpu_batch_norm.h"
 
+#include <algorithm>
 #include <type_traits>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "cpu/parallel.h"
 #include "cpu/read_scalar.h"
 #include "cpu/round_scalar.h"
+#include "formulas/activation_statistics.h"
 #include "formulas/batch_norm.h"
 
 namespace gradkern::cpu {
@@ -71,9 +73,19 @@ class BatchNorm {
         size_(element_size(call.dtype)),
         weight_(parameter(call.weight, 1)),
         bias_(parameter(call.bias, 0)),
-        constants_(call.channels) {}
+        constants_(call.channels) {
+    if (call.output_statistics == nullptr) return;
+    partials_.resize(plan_.chunks() * plan_.groups());
+    active_.resize(plan_.chunks() * call.channels);
+  }
 
   void run() {
+    compute();
+    if (call_.output_statistics != nullptr) merge_statistics();
+  }
+
+ private:
+  void compute() {
     switch (call_.pass) {
       case BatchNormPass::kMoments:
         return reduce([&](int64_t channel, const Moments& moments) {
@@ -106,7 +118,6 @@ class BatchNorm {
     }
   }
 
- private:
   // Of dz and dz * xhat over a chunk or a channel.
   struct Sums {
     double dz = 0, dz_xhat = 0;
@@ -179,10 +190,19 @@ class BatchNorm {
                                              dz_xhat);
     for (int64_t i = 0; i < chunk.channels; i++) of_channels[i] = {dz[i], dz_xhat[i]};
   }
-  void write(const BatchNormChunk& chunk) const {
+  // Writes a group's i-th chunk.
+  void write(int64_t group, int64_t i) {
+    const BatchNormChunk chunk = plan_.chunk(group, i);
+    const BatchNormConstants constants = constants_.from(chunk.channel);
+    const BatchNormElements elements = elements_from(chunk.begin);
+    if (call_.output_statistics != nullptr) {
+      return kernels_.normalise_and_measure[call_.activation][layout_](
+          chunk.runs, constants, call_.parameters, elements,
+          partials_[i * plan_.groups() + group].value,
+          &active_[i * call_.channels + chunk.channel]);
+    }
     const auto& passes = inputs_have_gradients() ? kernels_.input_gradient : kernels_.normalise;
-    passes[call_.activation][layout_](chunk.runs, constants_.from(chunk.channel), call_.parameters,
-                                      elements_from(chunk.begin));
+    passes[call_.activation][layout_](chunk.runs, constants, call_.parameters, elements);
   }
   bool inputs_have_gradients() const { return !gives_values(call_.pass); }
 
@@ -209,8 +229,21 @@ class BatchNorm {
     });
   }
 
-  void write() const {
-    for_chunks([&](int64_t group, int64_t i) { write(plan_.chunk(group, i)); });
+  void write() {
+    for_chunks([&](int64_t group, int64_t i) { write(group, i); });
+  }
+
+  // Of the output, from those of its chunks in their order.
+  void merge_statistics() const {
+    using Statistics = formulas::ActivationStatistics;
+    auto merged = partials_[0];
+    for (size_t i = 1; i < partials_.size(); i++) Statistics::merge(merged, partials_[i], 0);
+    double* fields = call_.output_statistics;
+    fields[kActivationCount] = static_cast<double>(call_.outer * call_.channels * call_.inner);
+    std::copy_n(merged.value, Statistics::kFields, fields + kActivationSum);
+    double* active = fields + kActivationStatisticCount;
+    std::fill_n(active, call_.channels, 0.0);
+    for (size_t i = 0; i < active_.size(); i++) active[i % call_.channels] += active_[i];
   }
 
   // The results of a group's channels, from those of its chunks in their order.
@@ -243,7 +276,7 @@ class BatchNorm {
 
   // The same, and then writes; group by group where one stays in the cache in between.
   template <class Finish>
-  void reduce_and_write(Finish finish) const {
+  void reduce_and_write(Finish finish) {
     const int64_t tensors = inputs_have_gradients() ? (call_.residual != nullptr ? 3 : 2) : 1;
     if (plan_.group_elements() * size_ * tensors > kHeldBytes) {
       reduce(finish);
@@ -257,7 +290,7 @@ class BatchNorm {
           measure(plan_.chunk(group, i), &results[i * kBatchNormColumns]);
         }
         finish_group(group, results.data(), kBatchNormColumns, finish);
-        for (int64_t i = 0; i < plan_.chunks(); i++) write(plan_.chunk(group, i));
+        for (int64_t i = 0; i < plan_.chunks(); i++) write(group, i);
       }
     });
   }
@@ -270,6 +303,9 @@ class BatchNorm {
   const int64_t size_;
   const std::vector<double> weight_, bias_;
   ChannelConstants<S> constants_;
+  // Of each chunk's output.
+  std::vector<formulas::Partial<formulas::ActivationStatistics::kFields>> partials_;
+  std::vector<double> active_;
 };
 
 }  // namespace

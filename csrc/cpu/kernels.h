@@ -46,6 +46,10 @@ struct Kernels {
                             const double* parameters);
   Activate activate[formulas::Activations::kSize][kActivationPassCount][kDTypeCount];
 
+  // Products with as many numbers, rounded once; null for all but 16-bit storage.
+  using Multiply = void (*)(const void* data, const float* factors, void* out, int64_t n);
+  Multiply multiply[kDTypeCount];
+
   // The pass kValue; also writes the partial result (formulas/activation_statistics.h) of the n
   // elements, of which the first is element `begin` of the tensor, and adds the number of active
   // ones to `active` of each channel.

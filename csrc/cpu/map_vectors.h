@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 
+#include "cpu/always_inline.h"
 #include "cpu/prefetch.h"
 #include "cpu/vector.h"
 
@@ -16,11 +17,11 @@ namespace gradkern::cpu::GRADKERN_ISA {
 // element i on; the last few go through padded copies, so that every element takes the same
 // arithmetic wherever it lies. An output may be one of the inputs.
 template <class T, int kIn, int kOut, class Map>
-inline void map_indexed_vectors(const std::array<const T*, kIn>& in,
-                                const std::array<T*, kOut>& out, int64_t n, Map map) {
+GRADKERN_INLINE void map_indexed_vectors(const std::array<const T*, kIn>& in,
+                                         const std::array<T*, kOut>& out, int64_t n, Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
   const auto step = [&](int64_t i, const std::array<const T*, kIn>& from,
-                        const std::array<T*, kOut>& to) {
+                        const std::array<T*, kOut>& to) __attribute__((always_inline)) {
     std::array<VectorOf<T>, kIn> x;
     std::array<VectorOf<T>, kOut> y;
     for (int k = 0; k < kIn; k++) x[k] = load_vector<T>(from[k]);

@@ -44,16 +44,6 @@ Inputs<T, kIn> typed(const void* const* pointers) {
   return result;
 }
 
-inline Pack<double> widen(const Pack<double>& x) { return x; }
-inline Pack<double> widen(const Pack<float>& x) {
-  Pack<double> wide;
-  for (int i = 0; i < Pack<float>::kParts; i++) {
-    wide.part[2 * i] = widen_low(x.part[i]);
-    wide.part[2 * i + 1] = widen_high(x.part[i]);
-  }
-  return wide;
-}
-
 constexpr int64_t whole_packs(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 // ---- a few elements --------------------------------------------------------------------------

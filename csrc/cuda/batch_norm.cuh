@@ -1,23 +1,21 @@
 // Batch normalisation. Bytes moved: a reduction reads each input once, what follows it reads them
 // once again and writes each output once; where a block holds a channel, inputs are read once.
 //
+// Where the output is measured, that happens in the pass that writes it (batch_norm_output.cuh).
+//
 // Sums are float64: of differences from a value of the chunk, which are exact for float32 storage
 // within a factor of 2^29 of each other, and of exact products.
 #pragma once
 
 #include "cuda/activation.cuh"
 #include "cuda/batch_norm_merge.cuh"
+#include "cuda/batch_norm_output.cuh"
 #include "cuda/batch_norm_plan.h"
 #include "cuda/channel_slice.cuh"
 #include "formulas/batch_norm.h"
 #include "formulas/batch_norm_activations.h"
 
 namespace gradkern::cuda {
-
-struct BatchNormParameters {
-  BatchNormCall call;
-  ChannelGrid grid;
-};
 
 // ---- a channel's constants
 
@@ -100,21 +98,6 @@ class ShiftedSums {
   T pad_;
   double shift_[kChannels];
 };
-
-template <class Formula, class T, int kChannels>
-__device__ __forceinline__ Vector<T> normalised(
-    const formulas::Normalisation<NarrowOf<T>> (&channels)[kChannels],
-    const formulas::Parameters<NarrowOf<T>>& parameters, const Vector<T>& x,
-    const Vector<T>& residual) {
-  Vector<T> y;
-#pragma unroll
-  for (int e = 0; e < Vector<T>::kSize; e++) {
-    const auto& channel = channels[e % kChannels];
-    const auto z = channel.z(channel.xhat(narrow(x.element[e]))) + narrow(residual.element[e]);
-    round_to(Formula::at(z, parameters).value, y.element[e]);
-  }
-  return y;
-}
 
 // The gradient of z, and what x is normalised.
 template <class V>
@@ -204,10 +187,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// Occupancy: 2 blocks on an SM.
-template <class Formula, class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads, 2)
-    batch_norm_normalise_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
+// Writes the output of all units, and measures it as OutputMeter does, or does not.
+template <class Meter, class Formula, class T, bool kColumns>
+__device__ __forceinline__ void normalise_units(const BatchNormParameters& p) {
   using Narrow = NarrowOf<T>;
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
   const BatchNormCall& call = p.call;
@@ -221,12 +203,27 @@ __global__ void __launch_bounds__(kThreads, 2)
     for (int k = 0; k < kChannels; k++) {
       channels[k] = normalisation_of<Formula, Narrow>(call, slice.channel_of_element(k));
     }
-    each_vector<1, 1>(slice, in, aligned, zero<T>(),
-                      [&](const Place& place, const Vector<T>(&v)[2]) {
-                        store_some(static_cast<T*>(call.y) + place.offset, place.count, aligned,
-                                   normalised<Formula>(channels, parameters, v[0], v[1]));
-                      });
+    Meter::template write<Formula>(p, slice, unit, channels, parameters, aligned, [&](auto visit) {
+      each_vector<1, 1>(
+          slice, in, aligned, zero<T>(),
+          [&](const Place& place, const Vector<T>(&v)[2]) { visit(place, v[0], v[1]); });
+    });
   }
+  Meter::finish(p);
+}
+
+// Occupancy: 2 blocks on an SM.
+template <class Formula, class T, bool kColumns>
+__global__ void __launch_bounds__(kThreads, 2)
+    batch_norm_normalise_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
+  normalise_units<Unmeasured, Formula, T, kColumns>(p);
+}
+
+// Occupancy: 2 blocks on an SM, 1 for __nv_bfloat16, 1 for __half.
+template <class Formula, class T, bool kColumns>
+__global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
+    batch_norm_measured_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
+  normalise_units<Measured, Formula, T, kColumns>(p);
 }
 
 // Occupancy: 2 blocks on an SM, 1 for __nv_bfloat16, 1 for __half.
@@ -303,10 +300,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
 
 struct HeldElements;
 
-// Occupancy: 2 blocks on an SM.
-template <class Formula, class T>
-__global__ void __launch_bounds__(kThreads, 2)
-    batch_norm_held_forward_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
+// Reads each channel once, and writes its output, measured or not.
+template <class Meter, class Formula, class T>
+__device__ __forceinline__ void normalise_held(const BatchNormParameters& p) {
   using Narrow = NarrowOf<T>;
   const BatchNormCall& call = p.call;
   Vector<T>(&held)[kHeldVectors] = shared_array<HeldElements, Vector<T>, kHeldVectors>();
@@ -315,7 +311,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const bool aligned = are_aligned<T, false>(p.grid, call.x, call.residual, call.y);
   const auto parameters = parameters_of<Narrow>(call.parameters);
   for (int64_t channel = blockIdx.x; channel < p.grid.tiles; channel += gridDim.x) {
-    Slice<T, false> slice(p.grid, channel);
+    const Slice<T, false> slice(p.grid, channel);
     ShiftedSums<T, 1> sums(x[0], slice);
     each_vector<kInFlight>(slice, x, aligned, sums.pad(),
                            [&](const Place& place, const Vector<T>(&v)[1]) {
@@ -328,16 +324,34 @@ __global__ void __launch_bounds__(kThreads, 2)
     const formulas::Moments moments = MomentsOfChannel::moments(result);
     const formulas::Normalisation<Narrow> channels[] = {normalisation_of<Narrow>(
         call, channel, moments.mean, formulas::invstd_of(moments.variance(), call.eps))};
+    Meter::template write<Formula>(
+        p, slice, channel, channels, parameters, aligned, [&](auto visit) {
+          Slice<T, false> left = slice;
 #pragma unroll 1
-    for (; slice.has(1); slice.advance()) {
-      const Place place = slice.place();
-      const Vector<T> r = residual == nullptr
-                              ? load_some<T>(nullptr, 0, aligned, zero<T>())
-                              : load_some(residual + place.offset, place.count, aligned, zero<T>());
-      store_some(static_cast<T*>(call.y) + place.offset, place.count, aligned,
-                 normalised<Formula>(channels, parameters, held[place.index], r));
-    }
+          for (; left.has(1); left.advance()) {
+            const Place place = left.place();
+            const Vector<T> r = residual == nullptr ? load_some<T>(nullptr, 0, aligned, zero<T>())
+                                                    : load_some(residual + place.offset,
+                                                                place.count, aligned, zero<T>());
+            visit(place, held[place.index], r);
+          }
+        });
   }
+  Meter::finish(p);
+}
+
+// Occupancy: 2 blocks on an SM.
+template <class Formula, class T>
+__global__ void __launch_bounds__(kThreads, 2)
+    batch_norm_held_forward_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
+  normalise_held<Unmeasured, Formula, T>(p);
+}
+
+// Occupancy: 2 blocks on an SM.
+template <class Formula, class T>
+__global__ void __launch_bounds__(kThreads, 2) batch_norm_held_measured_kernel(
+    const __grid_constant__ KernelParameter<BatchNormParameters> p) {
+  normalise_held<Measured, Formula, T>(p);
 }
 
 // Occupancy: 2 blocks on an SM.

@@ -11,13 +11,16 @@ template <class Formula, bool kColumns>
 void BatchNormLaunchers<T>::run_values(const BatchNormParameters& p, bool held, int64_t blocks,
                                        void* stream) {
   const auto run = [&](auto kernel) { cuda::launch(kernel, blocks, kThreads, stream, p); };
+  const bool measures = p.call.output_statistics != nullptr;
   if constexpr (!kColumns) {
     if (held && p.call.pass == BatchNormPass::kForward) {
+      if (measures) return run(batch_norm_held_measured_kernel<Formula, T>);
       return run(batch_norm_held_forward_kernel<Formula, T>);
     }
   }
   if (p.call.pass != BatchNormPass::kNormalise) run(batch_norm_moments_kernel<T, kColumns>);
   if (p.call.pass == BatchNormPass::kMoments) return;
+  if (measures) return run(batch_norm_measured_kernel<Formula, T, kColumns>);
   run(batch_norm_normalise_kernel<Formula, T, kColumns>);
 }
 

@@ -1,5 +1,7 @@
 #include "cuda/batch_norm_plan.h"
 
+#include "formulas/activation_statistics.h"
+
 namespace gradkern::cuda {
 namespace {
 
@@ -21,6 +23,17 @@ BatchNormPlan::BatchNormPlan(const BatchNormCall& call, const LaunchLimits& limi
   if (!held) return;
   chunk = all;
   chunks = 1;
+}
+
+BatchNormWorkspace::BatchNormWorkspace(const BatchNormCall& call, const BatchNormPlan& plan)
+    : output_partials(0),
+      output_counter(0),
+      bytes(ChannelWorkspace(sizes_of(call), plan, kBatchNormFields).bytes) {
+  if (call.output_statistics == nullptr) return;
+  output_partials = parts_of(bytes, sizeof(double)) * sizeof(double);
+  output_counter =
+      output_partials + plan.units() * formulas::ActivationStatistics::kFields * sizeof(double);
+  bytes = output_counter + sizeof(unsigned);
 }
 
 }  // namespace gradkern::cuda

@@ -22,4 +22,12 @@ struct BatchNormPlan : ChannelPlan {
   BatchNormPlan(const BatchNormCall& call, const LaunchLimits& limits);
 };
 
+// The workspace: the reductions' (from its beginning), then, where the output is measured, partial
+// results of each unit's output, and how many blocks have theirs.
+struct BatchNormWorkspace {
+  size_t output_partials, output_counter, bytes;
+
+  BatchNormWorkspace(const BatchNormCall& call, const BatchNormPlan& plan);
+};
+
 }  // namespace gradkern::cuda

@@ -13,6 +13,11 @@ struct Identity : Activation {
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
     return {x, constant<V>(1)};
   }
+  // Never.
+  template <class V>
+  GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
+    return below_a_twentieth_of(1, at);
+  }
   template <class V>
   GRADKERN_FORMULA static V inverse(V y, const Parameters<V>&) {
     return y;

@@ -2,6 +2,8 @@
 //
 //   batch_norm_training        by the batch's own statistics; moves the running ones
 //   batch_norm_normalise       by statistics that are given
+//   batch_norm_training_with_stats, batch_norm_normalise_with_stats
+//                              the same, and the statistics of the output as it is written
 //   batch_norm_moments         a part of a batch, for statistics over several processes
 //   batch_norm_backward        the gradients of batch_norm_training
 //   batch_norm_sums, batch_norm_input_gradient   the same in two steps
@@ -191,11 +193,10 @@ class Prepared {
   int64_t channels() const { return channels_; }
 
   // New float64 numbers of the channels; zeros if there are no values.
-  TensorHandle statistic() const {
-    TensorHandle tensor = empty(device(), aoti_torch_dtype_float64(), {channels_});
-    if (reference_.numel() == 0) check(aoti_torch_zero_(tensor.get()));
-    return tensor;
-  }
+  TensorHandle statistic() const { return numbers(channels_); }
+
+  // For the statistics of the output.
+  TensorHandle output_statistics() const { return numbers(kActivationStatisticCount + channels_); }
 
   TensorHandle no_gradient() const { return empty(device(), torch_dtype(call.dtype), {0}); }
 
@@ -209,17 +210,33 @@ class Prepared {
   BatchNormCall call{};
 
  private:
+  TensorHandle numbers(int64_t count) const {
+    TensorHandle tensor = empty(device(), aoti_torch_dtype_float64(), {count});
+    if (reference_.numel() == 0) check(aoti_torch_zero_(tensor.get()));
+    return tensor;
+  }
+
   const ReferenceOperand& reference_;
   int64_t channels_;
   OptionalOperand residual_;
   PerChannel weight_, bias_;
 };
 
-std::tuple<TensorHandle, TensorHandle, TensorHandle> training(
-    const TensorHandle& input, const OptionalTensor& residual, const OptionalTensor& weight,
-    const OptionalTensor& bias, const OptionalTensor& running_mean,
-    const OptionalTensor& running_var, double momentum, double eps, int64_t activation,
-    double parameter) {
+// A result, and the statistics of the output where they are asked for.
+template <bool kWithStats, class... Tensors>
+auto with_stats(TensorHandle& statistics, Tensors&... tensors) {
+  if constexpr (kWithStats) {
+    return std::make_tuple(std::move(tensors)..., std::move(statistics));
+  } else {
+    return std::make_tuple(std::move(tensors)...);
+  }
+}
+
+template <bool kWithStats>
+auto training(const TensorHandle& input, const OptionalTensor& residual,
+              const OptionalTensor& weight, const OptionalTensor& bias,
+              const OptionalTensor& running_mean, const OptionalTensor& running_var,
+              double momentum, double eps, int64_t activation, double parameter) {
   const ReferenceOperand dense(input, "input");
   Prepared prepared(BatchNormPass::kForward, dense,
                     {residual, weight, bias, activation, parameter});
@@ -229,8 +246,12 @@ std::tuple<TensorHandle, TensorHandle, TensorHandle> training(
     throw std::invalid_argument("running_var must have the dtype of running_mean");
   }
   TensorHandle result = dense.result();
-  TensorHandle mean = prepared.statistic(), invstd = prepared.statistic();
+  TensorHandle mean = prepared.statistic(), invstd = prepared.statistic(), statistics;
   BatchNormCall& call = prepared.call;
+  if constexpr (kWithStats) {
+    statistics = prepared.output_statistics();
+    call.output_statistics = static_cast<double*>(statistics.data());
+  }
   call.eps = eps;
   call.momentum = momentum;
   call.running_dtype = moved_mean ? moved_mean.dtype() : moved_var.dtype();
@@ -242,24 +263,28 @@ std::tuple<TensorHandle, TensorHandle, TensorHandle> training(
   prepared.run();
   moved_mean.commit();
   moved_var.commit();
-  return {std::move(result), std::move(mean), std::move(invstd)};
+  return with_stats<kWithStats>(statistics, result, mean, invstd);
 }
 
-TensorHandle normalise(const TensorHandle& input, const OptionalTensor& residual,
-                       const OptionalTensor& weight, const OptionalTensor& bias,
-                       const TensorHandle& mean, const TensorHandle& invstd, int64_t activation,
-                       double parameter) {
+template <bool kWithStats>
+auto normalise(const TensorHandle& input, const OptionalTensor& residual,
+               const OptionalTensor& weight, const OptionalTensor& bias, const TensorHandle& mean,
+               const TensorHandle& invstd, int64_t activation, double parameter) {
   const ReferenceOperand dense(input, "input");
   Prepared prepared(BatchNormPass::kNormalise, dense,
                     {residual, weight, bias, activation, parameter});
   const Statistic of_mean(mean, "mean", prepared.channels(), prepared.device());
   const Statistic of_invstd(invstd, "invstd", prepared.channels(), prepared.device());
-  TensorHandle result = dense.result();
+  TensorHandle result = dense.result(), statistics;
+  if constexpr (kWithStats) {
+    statistics = prepared.output_statistics();
+    prepared.call.output_statistics = static_cast<double*>(statistics.data());
+  }
   prepared.call.mean = of_mean.data();
   prepared.call.invstd = of_invstd.data();
   prepared.call.y = result.data();
   prepared.run();
-  return result;
+  return with_stats<kWithStats>(statistics, result);
 }
 
 std::tuple<TensorHandle, TensorHandle> moments(const TensorHandle& input) {
@@ -348,8 +373,10 @@ std::tuple<TensorHandle, TensorHandle> input_gradient(
 }
 
 void register_kernels(torch::stable::detail::StableLibrary& m) {
-  m.impl("batch_norm_training", boxed_kernel<training>);
-  m.impl("batch_norm_normalise", boxed_kernel<normalise>);
+  m.impl("batch_norm_training", boxed_kernel<training<false>>);
+  m.impl("batch_norm_training_with_stats", boxed_kernel<training<true>>);
+  m.impl("batch_norm_normalise", boxed_kernel<normalise<false>>);
+  m.impl("batch_norm_normalise_with_stats", boxed_kernel<normalise<true>>);
   m.impl("batch_norm_moments", boxed_kernel<moments>);
   m.impl("batch_norm_sums", boxed_kernel<sums>);
   m.impl("batch_norm_backward", boxed_kernel<backward>);
@@ -365,13 +392,16 @@ STABLE_TORCH_LIBRARY_FRAGMENT(gradkern, m) {
   const std::string activation = "int activation, float parameter";
   const std::string gradient =
       "(Tensor grad_output, Tensor input, " + parameters + ", " + statistics;
-  m.def(("batch_norm_training(Tensor input, " + parameters +
-         ", Tensor(a!)? running_mean, Tensor(b!)? running_var, float momentum, float eps, " +
-         activation + ") -> (Tensor, Tensor, Tensor)")
-            .c_str());
-  m.def(("batch_norm_normalise(Tensor input, " + parameters + ", " + statistics + ", " +
-         activation + ") -> Tensor")
-            .c_str());
+  const std::string training =
+      "(Tensor input, " + parameters +
+      ", Tensor(a!)? running_mean, Tensor(b!)? running_var, float momentum, float eps, " +
+      activation + ") -> (Tensor, Tensor, Tensor";
+  m.def(("batch_norm_training" + training + ")").c_str());
+  m.def(("batch_norm_training_with_stats" + training + ", Tensor)").c_str());
+  const std::string normalise =
+      "(Tensor input, " + parameters + ", " + statistics + ", " + activation + ") -> ";
+  m.def(("batch_norm_normalise" + normalise + "Tensor").c_str());
+  m.def(("batch_norm_normalise_with_stats" + normalise + "(Tensor, Tensor)").c_str());
   m.def("batch_norm_moments(Tensor input) -> (Tensor, Tensor)");
   m.def(("batch_norm_sums" + gradient + ", " + activation + ") -> (Tensor, Tensor)").c_str());
   m.def(("batch_norm_backward" + gradient + ", " + activation +

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from gradkern.activations import TABLE
 from gradkern.nn.activation_module import ActivationModule
+from gradkern.nn.batch_norm import FusedBatchNorm
 
 # Karpathy ("makemore 3", 2022) calls a tanh saturated beyond .97; the sigmoid's ends are those
 # where its slope has fallen to a fifth of its largest.
@@ -62,17 +64,26 @@ _NORMALISING = (
 )
 
 
+def class_of(module: nn.Module) -> str:
+    """The class of the activation function that makes a module's output; else the module's."""
+    if isinstance(module, FusedBatchNorm) and module.activation != "identity":
+        return TABLE[module.activation].module
+    return type(module).__name__
+
+
 def kind_of(module: nn.Module) -> ActivationKind:
     """The row of the table that a module belongs to."""
-    return _KINDS.get(type(module).__name__, _OTHER)
+    return _KINDS.get(class_of(module), _OTHER)
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether it is an elementwise activation function, of torch or gradkern, or named so."""
+    """Whether it ends with an elementwise activation function: torch's, ours, or named so."""
     if isinstance(module, _NOT_ELEMENTWISE):
         return False
     if isinstance(module, ActivationModule):
         return True
+    if isinstance(module, FusedBatchNorm):
+        return module.activation != "identity"
     return (
         type(module).__module__ == "torch.nn.modules.activation" or type(module).__name__ in _KINDS
     )

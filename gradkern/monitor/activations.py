@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from gradkern import ops
 from gradkern.monitor.activation_kinds import (
     ActivationKind,
+    class_of,
     is_activation,
     is_batch_norm,
     is_normalisation,
@@ -22,6 +23,7 @@ from gradkern.monitor.activation_kinds import (
 from gradkern.monitor.measuring import measure
 from gradkern.monitor.output_samples import few_of_each_unit, unit_axis_of, whole_rows
 from gradkern.monitor.own_activations import OwnActivation
+from gradkern.monitor.own_batch_norms import OwnBatchNorm
 from gradkern.monitor.parameters import matches
 from gradkern.monitor.record import ActivationTable, Floats, StatTable, merged
 from gradkern.monitor.self_measuring import MeasuresOutput, OutputStatistics
@@ -227,8 +229,7 @@ class ActivationMeter:
         if watched.measurer is not None:
             statistics = watched.measurer.output_statistics()
             if statistics is not None:
-                self._take(key, statistics)
-            return
+                return self._take(key, statistics)
         part = self._measured_part(tensor, self._turn)
         # The version counter tells whether the output is overwritten before it is measured.
         version = 0 if part.is_inference() else part._version
@@ -360,7 +361,7 @@ class ActivationMeter:
                 tuple(self._name(key, repeated) for key in keys_in_order),
                 np.stack([merged(np.stack(parts[key])) for key in keys_in_order]),
             ),
-            kinds=tuple(type(self.watched[i].module).__name__ for i, _ in keys_in_order),
+            kinds=tuple(class_of(self.watched[i].module) for i, _ in keys_in_order),
             mean_abs=columns[:, 0],
             saturated=columns[:, 1],
             derivative=columns[:, 2],
@@ -416,12 +417,21 @@ def _chosen(
         if not has_activations:
             samples = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
         if samples or is_normalisation(module) or isinstance(module, nn.RNNBase):
-            measurer: MeasuresOutput | None = OwnActivation.of(module, unit_axis)
-            if isinstance(module, MeasuresOutput):
-                measurer = module
             yield WatchedModule(
-                name, module, kind_of(module), samples, measurer, is_batch_norm(module)
+                name,
+                module,
+                kind_of(module),
+                samples,
+                _measurer_of(module, unit_axis),
+                is_batch_norm(module),
             )
+
+
+def _measurer_of(module: nn.Module, unit_axis: int) -> MeasuresOutput | None:
+    """What knows a module's statistics without reading its output."""
+    if isinstance(module, MeasuresOutput):
+        return module
+    return OwnActivation.of(module, unit_axis) or OwnBatchNorm.of(module)
 
 
 def _first_tensor(output: Any) -> Tensor | None:

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from gradkern.monitor.activation_kinds import is_activation, is_batch_norm, is_normalisation
+from gradkern.monitor.activation_kinds import (
+    class_of,
+    is_activation,
+    is_batch_norm,
+    is_normalisation,
+)
 from gradkern.monitor.parameters import WatchedParameter
 
 
@@ -85,7 +90,7 @@ class Network:
             embeddings=np.array([_is_embedding(w.module) for w in watched], dtype=bool),
             fan_in=np.array([_fan_in(w) for w in watched], dtype=float),
             adam_eps=np.array([eps.get(id(w.parameter), math.nan) for w in watched], dtype=float),
-            activations=Counter(type(m).__name__ for _, m in activations),
+            activations=Counter(class_of(m) for _, m in activations),
             last_activation=activations[-1][0] if activations else "",
             normalisations=sum(is_normalisation(m) for _, m in modules),
             batch_norms=sum(is_batch_norm(m) for _, m in modules),

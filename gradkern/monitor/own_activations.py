@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gradkern.activations import ActivationStats
-from gradkern.monitor.activation_kinds import kind_of
+from gradkern.monitor.activation_kinds import ActivationKind, kind_of
 from gradkern.monitor.self_measuring import OutputStatistics
 from gradkern.nn.activation_module import ActivationModule
 
@@ -50,24 +50,35 @@ class OwnActivation:
     def _take(self, module: ActivationModule, stats: ActivationStats) -> None:
         if torch.compiler.is_compiling():
             return
-        column = dict(zip(stats.columns, stats.values[: len(stats.columns)], strict=True))
-        unknown = torch.full_like(column["count"], torch.inf)
-        self._last = OutputStatistics(
-            values=torch.stack(
-                [
-                    column["count"],
-                    column["sum"],
-                    column["sum_squares"],
-                    column["abs_max"],
-                    unknown,  # the smallest magnitude but 0
-                    column["zeros"],
-                    column["nonfinite"],
-                    torch.zeros_like(unknown),
-                ]
-            ),
-            # The table calls the zero side of a ReLU saturated; here that is what may be dead.
-            saturated=None if self._kind.saturated is None else stats.saturated_fraction,
-            derivative=stats.mean_abs_derivative,
-            active=stats.values[len(stats.columns) :] if stats.channels else None,
-            samples=stats.numel // stats.channels if stats.channels else 0,
-        )
+        self._last = of_activation(stats, self._kind)
+
+
+def of_activation(stats: ActivationStats, kind: ActivationKind) -> OutputStatistics:
+    """What an activation's own statistics say of its output.
+
+    Args:
+        stats: the statistics; of the channels, if there are any.
+        kind: of the activation.
+    """
+    column = dict(zip(stats.columns, stats.values[: len(stats.columns)], strict=True))
+    unknown = torch.full_like(column["count"], torch.inf)
+    counts = kind.can_die and stats.channels > 0
+    return OutputStatistics(
+        values=torch.stack(
+            [
+                column["count"],
+                column["sum"],
+                column["sum_squares"],
+                column["abs_max"],
+                unknown,  # the smallest magnitude but 0
+                column["zeros"],
+                column["nonfinite"],
+                torch.zeros_like(unknown),
+            ]
+        ),
+        # The table calls the zero side of a ReLU saturated; here that is what may be dead.
+        saturated=None if kind.saturated is None else stats.saturated_fraction,
+        derivative=stats.mean_abs_derivative,
+        active=stats.values[len(stats.columns) :] if counts else None,
+        samples=stats.numel // stats.channels if counts else 0,
+    )

@@ -111,7 +111,8 @@ class ActivationTable:
 
     Attributes:
         stats: the eight statistics of each output.
-        kinds: the class name of the module, such as ``"Sigmoid"``.
+        kinds: the class name of the module, such as ``"Sigmoid"``, or of the activation function
+            that is fused into it.
         mean_abs: mean magnitude of the outputs; of a sample of them, as the next three.
         saturated: share of the outputs in the flat ends of a sigmoid or tanh; NaN for other kinds.
         derivative: mean derivative of the activation function; NaN where it has none to know of.

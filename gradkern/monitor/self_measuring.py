@@ -15,7 +15,8 @@ class OutputStatistics:
     Attributes:
         values: the eight statistics of the output, float64 of shape ``[8]``, in the order of
             :attr:`gradkern.TensorStats.columns`.
-        mean_abs: mean magnitude, 0-dim; None where it is not known.
+        mean_abs: mean magnitude, 0-dim; None where it is not known: the root mean square stands for
+            it.
         saturated: share of the elements in the flat ends of the activation function, 0-dim; None
             for functions without flat ends.
         derivative: mean derivative of the activation function, 0-dim; None where there is none.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gradkern.activations import ActivationStats
 from gradkern.batch_norm import fused_activation
-from gradkern.batch_norm_autograd import BatchNormPlan
+from gradkern.batch_norm_autograd import BatchNormPlan, Normalised
 from gradkern.batch_norm_functions import normalise, require_invertible
 from gradkern.batch_norm_stats import BatchNormStats
 
@@ -34,12 +35,15 @@ class FusedBatchNorm(_Base):
         memory_efficient: whether backward keeps the output, and no input.
         on_stats: if set, called with the module and the :class:`gradkern.BatchNormStats` of every
             forward pass in training.
+        measures_output: whether these include the statistics of the output, from the pass that
+            writes it (``BatchNormStats.output``).
     """
 
     activation: str = "identity"
     activation_parameter: float | None = None
     memory_efficient: bool = False
     on_stats: Callable[[FusedBatchNorm, BatchNormStats], None] | None = None
+    measures_output: bool = False
 
     def __init__(
         self,
@@ -71,7 +75,8 @@ class FusedBatchNorm(_Base):
 
     def _plan(self) -> BatchNormPlan:
         activation = fused_activation(self.activation, self.activation_parameter)
-        return BatchNormPlan(self.eps, activation, self.memory_efficient)
+        with_stats = self.measures_output and self.on_stats is not None
+        return BatchNormPlan(self.eps, activation, self.memory_efficient, with_stats)
 
     def _momentum(self) -> float:
         """Counts the batch, and says how far the running statistics move; as torch does."""
@@ -90,7 +95,7 @@ class FusedBatchNorm(_Base):
 
     def _normalise(
         self, input: Tensor, residual: Tensor | None, training: bool, momentum: float
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> Normalised:
         return normalise(
             input,
             residual,
@@ -107,12 +112,17 @@ class FusedBatchNorm(_Base):
         training = self.training or (self.running_mean is None and self.running_var is None)
         measured = self.on_stats is not None and self.training
         before = self._statistics_before() if measured else None
-        output, mean, invstd = self._normalise(input, residual, training, self._momentum())
+        output, mean, invstd, output_stats = self._normalise(
+            input, residual, training, self._momentum()
+        )
         if self.training and not torch.compiler.is_compiling():
             self._warn_of_few(input)
         if measured and self.on_stats is not None and mean is not None and invstd is not None:
             count = input.numel() // input.shape[1]
-            stats = BatchNormStats(mean, invstd, count, self.eps, self.weight, before)
+            of_output = (
+                None if output_stats is None else ActivationStats(output_stats, output.numel())
+            )
+            stats = BatchNormStats(mean, invstd, count, self.eps, self.weight, before, of_output)
             self.on_stats(self, stats)
         return output
 

@@ -11,7 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from gradkern import batch_norm as operators
-from gradkern.batch_norm_autograd import BatchNormPlan
+from gradkern.batch_norm_autograd import BatchNormPlan, Normalised
 from gradkern.batch_norm_functions import applied_weight
 from gradkern.nn.batch_norm import FusedBatchNorm
 
@@ -40,7 +40,8 @@ def _gathered(row: Tensor, group: Any) -> Tensor:
 
 
 class _Synchronised(Function):
-    """(input, residual, weight, bias) -> value, mean, invstd of all processes' values together."""
+    """(input, residual, weight, bias) -> value, mean, invstd of all processes' values together (,
+    the statistics of this one's value)."""
 
     @staticmethod
     def forward(
@@ -54,7 +55,7 @@ class _Synchronised(Function):
         momentum: float,
         plan: BatchNormPlan,
         group: Any,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         channels = input.shape[1]
         mean, squares = operators.moments(input)
         count = mean.new_full((1,), input.numel() / max(channels, 1))
@@ -70,12 +71,17 @@ class _Synchronised(Function):
         if running_mean is not None and running_var is not None:
             running_mean.mul_(1 - momentum).add_(mean * momentum)
             running_var.mul_(1 - momentum).add_(squares / (total - 1) * momentum)
-        output = operators.normalise(input, residual, weight, bias, mean, invstd, *plan.arguments)
+        call = input, residual, weight, bias, mean, invstd, *plan.arguments
+        measured: tuple[Tensor, ...] = ()
+        if plan.with_stats:
+            output, *measured = operators.normalise_with_stats(*call)
+        else:
+            output = operators.normalise(*call)
         kept = plan.kept(input, output)
         ctx.save_for_backward(kept, residual, weight, bias, mean, invstd, total)
         ctx.plan, ctx.group = plan, group
-        ctx.mark_non_differentiable(mean, invstd)
-        return output, mean, invstd
+        ctx.mark_non_differentiable(mean, invstd, *measured)
+        return output, mean, invstd, *measured
 
     @staticmethod
     @once_differentiable
@@ -127,16 +133,17 @@ class SyncBatchNorm(FusedBatchNorm, torch.nn.SyncBatchNorm):
 
     def _normalise(
         self, input: Tensor, residual: Tensor | None, training: bool, momentum: float
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> Normalised:
         group = self._group() if self.training and training else None
         if group is None:
             return super()._normalise(input, residual, training, momentum)
         plan = self._plan()
         weight = applied_weight(input, residual, self.weight, plan)
-        result: tuple[Tensor, Tensor, Tensor] = _Synchronised.apply(
-            input, residual, weight, self.bias, *self._running(), momentum, plan, group
+        return Normalised(
+            *_Synchronised.apply(
+                input, residual, weight, self.bias, *self._running(), momentum, plan, group
+            )
         )
-        return result
 
     def _group(self) -> Any:
         """The process group, or None where there is nobody to exchange with."""

@@ -58,6 +58,7 @@ class Call(ctypes.Structure):
         ("count", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("x", "residual", "grad_output")),
         *((name, ctypes.c_void_p) for name in ("y", "grad_input", "grad_residual")),
+        ("output_statistics", ctypes.c_void_p),
     ]
 
 

@@ -285,7 +285,11 @@ KERNELS = (
     _batch_norm("normalised", "normalise", "1", reads=1, writes=1),
     _batch_norm("sums of gradients", "sums", "1, and 1 memset", reads=2, writes=0),
     _batch_norm("gradient of the input", "input_gradient", "1", reads=2, writes=1),
+    _batch_norm("normalised and measured", "measured", "1, and 2 memsets", reads=1, writes=1),
     _batch_norm("forward, held channels", "held_forward", "1", reads=1, writes=1),
+    _batch_norm(
+        "forward, held channels, measured", "held_measured", "1, and 2 memsets", reads=1, writes=1
+    ),
     _batch_norm("backward, held channels", "held_backward", "1", reads=2, writes=1),
 )
 

@@ -377,6 +377,17 @@ def test_modules_that_measure_themselves_are_asked(monkeypatch: pytest.MonkeyPat
     assert not model[1].enabled
 
 
+def test_what_a_module_does_not_know_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScaledReLU, "output_statistics", lambda self: None)
+    model = nn.Sequential(nn.Linear(16, 16), ScaledReLU())
+    expected = model(batch(300)[0]).detach()
+    with gradkern.Monitor(model) as monitor:
+        model(batch(300)[0]).sum().backward()
+        table = outputs_after(monitor)
+    assert table.names == ("1",)
+    assert table.stats.norm[0] == pytest.approx(float(expected.norm()))
+
+
 @pytest.mark.parametrize("name", ["ReLU", "Sigmoid", "Tanh", "GELU"])
 def test_gradkerns_own_activations_are_measured_in_their_own_pass(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -413,6 +424,55 @@ def test_gradkerns_own_activations_are_measured_in_their_own_pass(
     monitor.close()
     assert model[1].on_stats is None
     assert model[1].channel_dim is None
+
+
+@pytest.mark.parametrize("name", ["identity", "relu", "silu"])
+def test_gradkerns_own_batch_norms_are_measured_in_their_own_pass(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    function = nn.Identity() if name == "identity" else gradkern.functional
+    native = nn.BatchNorm2d(6)
+    ours = gradkern.nn.BatchNorm2d(6, activation=name)
+    with torch.no_grad():
+        for module in (native, ours):
+            module.bias[:2] = -100
+    inputs, residual = torch.randn(2, 30, 6, 5, 5)
+    normalised = native(inputs) + residual
+    expected = normalised if name == "identity" else getattr(function, name)(normalised)
+    expected = expected.detach().double()
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = ours
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            output: Tensor = self.norm(inputs, residual)
+            return output
+
+    model = Block()
+    monitor = gradkern.Monitor(model)
+    monkeypatch.setattr(
+        "gradkern.monitor.activations.measure", lambda tensors: pytest.fail("an extra pass")
+    )
+    model(inputs).sum().backward()
+    table = outputs_after(monitor)
+    assert table.names == ("norm",)
+    assert table.kinds == ({"identity": "BatchNorm2d", "relu": "ReLU", "silu": "SiLU"}[name],)
+    assert table.stats.norm[0] == pytest.approx(float(expected.norm()), rel=1e-5)
+    assert table.stats.mean[0] == pytest.approx(float(expected.mean()), rel=1e-4)
+    assert np.isnan(table.saturated[0])
+    if name == "identity":
+        assert np.isnan(table.derivative[0])
+    if name == "relu":
+        assert table.derivative[0] == pytest.approx(float((expected > 0).double().mean()))
+        assert table.dead[0] == 2 / 6
+    else:
+        assert np.isnan(table.dead[0])
+    monitor.close()
+    assert ours.on_stats is None
+    assert not ours.measures_output
 
 
 # Through time.

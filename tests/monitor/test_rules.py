@@ -246,6 +246,9 @@ def test_poor_initialisation_in_the_first_ten_steps_only() -> None:
 def test_large_outputs(size: float, found: bool) -> None:
     large = replace(HEALTHY, activations=outputs(mean_abs=size))
     assert bool(judged("large_outputs", *[large] * 10)) == found
+    # Of modules that measure themselves.
+    large = replace(HEALTHY, activations=outputs(std=np.full(5, size)))
+    assert bool(judged("large_outputs", *[large] * 10)) == found
 
 
 @pytest.mark.parametrize(("values", "found"), [(8, False), (7, True)])

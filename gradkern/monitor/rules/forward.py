@@ -110,10 +110,13 @@ class LargeOutputs(Rule):
 
     def observe(self, seen: Observation) -> Finding | None:
         outputs = seen.record.activations
-        large = outputs.mean_abs >= self.threshold
+        # Modules that measure themselves may not know the mean magnitude.
+        known = ~np.isnan(outputs.mean_abs)
+        magnitudes = np.where(known, outputs.mean_abs, outputs.stats.rms)
+        large = magnitudes >= self.threshold
         if not large.any():
             return None
-        largest = float(outputs.mean_abs[large].max())
+        largest = float(magnitudes[large].max())
         return Finding(
             _named(outputs.names, large), largest, f"outputs have a mean magnitude of {largest:.3g}"
         )

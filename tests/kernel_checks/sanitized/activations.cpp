@@ -10,6 +10,7 @@
 #include "elements.h"
 #include "expect.h"
 #include "formulas/activation_table.h"
+#include "output_statistics.h"
 #include "tensors.h"
 
 namespace gradkern::checks {
@@ -104,31 +105,7 @@ void check_statistics(const Setting& s, int row, int64_t numel, Channels channel
   s.backend.activation_statistics({0, nullptr, nullptr, workspace.data()},
                                   call_of(row, ActivationPass::kValue, in, out), channels,
                                   statistics.data());
-  double want[kActivationStatisticCount] = {static_cast<double>(numel)};
-  double sum_of_magnitudes = 0;
-  for (const double y : out.tensors()[0].elements()) {
-    if (!std::isfinite(y)) {
-      want[kActivationNonfinite]++;
-      continue;
-    }
-    want[kActivationSum] += y;
-    sum_of_magnitudes += std::abs(y);
-    want[kActivationSumSquares] += y * y;
-    want[kActivationAbsMax] = std::max(want[kActivationAbsMax], std::abs(y));
-    want[kActivationZeros] += y == 0;
-  }
-  expect(std::abs(statistics[kActivationSum] - want[kActivationSum]) <= 1e-13 * sum_of_magnitudes,
-         "the sum of the values is wrong");
-  for (const int column : {kActivationCount, kActivationSumSquares, kActivationAbsMax,
-                           kActivationZeros, kActivationNonfinite}) {
-    expect_close(statistics[column], want[column], column == kActivationSumSquares ? 1e-13 : 0,
-                 "statistic", column);
-  }
-  if (channels.count == 0 || spoilt) return;
-  double active = 0;
-  for (int64_t c = 0; c < channels.count; c++) active += statistics[kActivationStatisticCount + c];
-  expect_close(active, static_cast<double>(numel) - statistics[kActivationSaturated], 0,
-               "the number of active elements", 0);
+  expect_output_statistics(statistics, out.tensors()[0].elements(), channels.count);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "elements.h"
 #include "expect.h"
 #include "formulas/batch_norm_activations.h"
+#include "output_statistics.h"
 #include "tensors.h"
 
 namespace gradkern::checks {
@@ -40,7 +41,8 @@ class Problem {
         squares_(sizes.channels),
         sum_dz_(sizes.channels),
         sum_dz_xhat_(sizes.channels),
-        running_mean_(sizes.channels) {
+        running_mean_(sizes.channels),
+        statistics_(kActivationStatisticCount + sizes.channels) {
     for (int i = 0; i < kTensors; i++) {
       tensors_.add(s.dtype, sizes.numel(), sizes.numel(), aligned, s.random);
     }
@@ -86,6 +88,13 @@ class Problem {
     expect_elements(kY, of_y_);
   }
 
+  // A value that is not finite takes a second look at its unit.
+  void check_measured() {
+    give_statistics();
+    check_measured_by(BatchNormPass::kNormalise);
+  }
+  void check_held_measured() { check_measured_by(BatchNormPass::kForward); }
+
   void check_sums() {
     give_statistics();
     from_both([&] {
@@ -127,6 +136,28 @@ class Problem {
   using Numbers = std::vector<double>;
 
   void* data(int tensor) const { return tensors_.spans()[tensor].data; }
+
+  void check_measured_by(BatchNormPass pass) {
+    measure(pass);
+    expect_elements(kY, of_y_);
+    tensors_.tensors()[kX].set(sizes_.numel() / 2, NAN);
+    measure(pass);
+  }
+  void measure(BatchNormPass pass) {
+    run(pass, [&] {
+      call_.y = data(kY);
+      call_.output_statistics = statistics_.data();
+    });
+    const Numbers y = tensors_.tensors()[kY].elements();
+    expect_output_statistics(statistics_, y, sizes_.channels);
+    if (name_of(call_.activation) != "relu") return;
+    Numbers active(sizes_.channels, 0);
+    // NaN is not saturated.
+    for (size_t i = 0; i < y.size(); i++) active[sizes_.channel_of(i)] += !(y[i] <= 0);
+    for (int64_t c = 0; c < sizes_.channels; c++) {
+      expect_close(statistics_[kActivationStatisticCount + c], active[c], 0, "active elements", c);
+    }
+  }
 
   template <class Prepare>
   void run(BatchNormPass pass, Prepare prepare) {
@@ -254,6 +285,7 @@ class Problem {
   TensorList tensors_;
   BatchNormCall call_{};
   DeviceArray<double> mean_, invstd_, squares_, sum_dz_, sum_dz_xhat_, running_mean_;
+  DeviceArray<double> statistics_;
   Numbers of_mean_, of_squares_, of_invstd_, of_y_, of_dz_, of_sum_dz_, of_sum_dz_xhat_, of_dx_;
 };
 
@@ -287,6 +319,8 @@ void batch_norm_normalise(const Setting& s) { check(s, &Problem::check_normalise
 void batch_norm_sums(const Setting& s) { check(s, &Problem::check_sums); }
 void batch_norm_input_gradient(const Setting& s) { check(s, &Problem::check_input_gradient); }
 void batch_norm_held_forward(const Setting& s) { check_held(s, &Problem::check_forward); }
+void batch_norm_measured(const Setting& s) { check(s, &Problem::check_measured); }
+void batch_norm_held_measured(const Setting& s) { check_held(s, &Problem::check_held_measured); }
 void batch_norm_held_backward(const Setting& s) { check_held(s, &Problem::check_backward); }
 
 }  // namespace gradkern::checks

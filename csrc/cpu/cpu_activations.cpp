@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "cpu/activation_tables.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
 #include "cpu/work_plan.h"
@@ -31,6 +32,7 @@ void compute(Kernels::Activate run, const ActivationCall& call, int64_t begin, i
 }  // namespace
 
 void activation(const Launch& launch, const ActivationCall& call) {
+  const auto table = activation_table_for(call);
   const auto run =
       kernels()
           .activate[call.activation][static_cast<int>(call.pass)][static_cast<int>(call.dtype)];
@@ -40,7 +42,11 @@ void activation(const Launch& launch, const ActivationCall& call) {
     return element == call.numel ? element : element / kGrain * kGrain;
   };
   for_each_part(*launch.executor, call.numel, [&](int64_t begin, int64_t end) {
-    compute(run, call, rounded(begin), rounded(end));
+    if (table != nullptr) {
+      look_up(*table, call, rounded(begin), rounded(end));
+    } else {
+      compute(run, call, rounded(begin), rounded(end));
+    }
   });
 }
 

@@ -36,6 +36,7 @@ struct ActivationRow {
   int parameter_count;
   bool saves_output;
   bool smooth;
+  ActivationCost cost;
   void (*validate)(const double* parameters);
 };
 
@@ -55,6 +56,7 @@ inline const std::array<ActivationRow, Activations::kSize>& activation_rows() {
              0,
              Formula::kSavesOutput,
              Formula::kSmooth,
+             Formula::kCost,
              Formula::validate};
       for (const ActivationParameter& parameter : Formula::kParameters) {
         if (parameter.name != nullptr) row.parameters[row.parameter_count++] = parameter;

@@ -48,11 +48,19 @@ struct Activated {
   V value, derivative;
 };
 
+// What an element costs, for those who can choose (csrc/cpu/activation_tables.h).
+enum class ActivationCost {
+  kArithmetic,
+  kExponential,  // or a logarithm as well
+  kLong,         // and the arithmetic that keeps tails exact
+};
+
 // What most activations have in common; the others say otherwise.
 struct Activation {
   static constexpr ActivationParameter kParameters[kMaxActivationParameters] = {};
   static constexpr bool kSavesOutput = false;  // for backward, in place of the input
   static constexpr bool kSmooth = true;        // has a second derivative worth the name
+  static constexpr ActivationCost kCost = ActivationCost::kArithmetic;
 
   // Throws for parameters without a meaning.
   static void validate(const double*) {}
@@ -169,6 +177,7 @@ struct Sigmoid : Activation {
   static constexpr const char* kSource = "Verhulst, 1845";
   static constexpr const char* kSaturation = "y below 0.05 or above 0.95";
   static constexpr bool kSavesOutput = true;
+  static constexpr ActivationCost kCost = ActivationCost::kExponential;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
@@ -193,6 +202,7 @@ struct Tanh : Activation {
   static constexpr const char* kSource = "LeCun, Bottou, Orr, Mueller, Efficient BackProp, 1998";
   static constexpr const char* kSaturation = "|y| above 0.97";
   static constexpr bool kSavesOutput = true;
+  static constexpr ActivationCost kCost = ActivationCost::kExponential;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
@@ -289,6 +299,7 @@ struct Elu : Activation {
   static constexpr const char* kSaturation = "|y'| below 0.05: x below -3, for alpha 1";
   static constexpr ActivationParameter kParameters[kMaxActivationParameters] = {{"alpha", 1.0}};
   static constexpr bool kSavesOutput = true;
+  static constexpr ActivationCost kCost = ActivationCost::kExponential;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>& p) {
@@ -324,6 +335,7 @@ struct Selu : Activation {
   static constexpr bool kSavesOutput = true;
   static constexpr double kAlpha = 1.6732632423543772848170429916717;
   static constexpr double kScale = 1.0507009873554804934193349852946;
+  static constexpr ActivationCost kCost = ActivationCost::kExponential;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
@@ -350,6 +362,7 @@ struct Celu : Activation {
   static constexpr const char* kSaturation = "y' below 0.05: x below -3 alpha";
   static constexpr ActivationParameter kParameters[kMaxActivationParameters] = {{"alpha", 1.0}};
   static constexpr bool kSavesOutput = true;
+  static constexpr ActivationCost kCost = ActivationCost::kExponential;
 
   static void validate(const double* p) {
     if (p[0] == 0) throw std::runtime_error("alpha is 0; celu divides by it");
@@ -393,6 +406,7 @@ struct Gelu : Activation {
   static constexpr const char* kExpression = "x * P(X <= x), X normally distributed";
   static constexpr const char* kSource = "Hendrycks, Gimpel, 2016";
   static constexpr const char* kSaturation = "|y'| below 0.056, a twentieth of 1.129";
+  static constexpr ActivationCost kCost = ActivationCost::kLong;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
@@ -425,6 +439,7 @@ struct GeluTanh : Activation {
       "x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3)))";
   static constexpr const char* kSource = "Hendrycks, Gimpel, 2016";
   static constexpr const char* kSaturation = "|y'| below 0.056, a twentieth of 1.129";
+  static constexpr ActivationCost kCost = ActivationCost::kLong;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
@@ -470,6 +485,7 @@ struct Silu : Activation {
   static constexpr const char* kExpression = "x / (1 + exp(-x))";
   static constexpr const char* kSource = "Elfwing, Uchibe, Doya, 2017";
   static constexpr const char* kSaturation = "|y'| below 0.055, a twentieth of 1.0998";
+  static constexpr ActivationCost kCost = ActivationCost::kLong;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
@@ -491,6 +507,7 @@ struct Mish : Activation {
   static constexpr const char* kExpression = "x * tanh(log(1 + exp(x)))";
   static constexpr const char* kSource = "Misra, 2019";
   static constexpr const char* kSaturation = "|y'| below 0.054, a twentieth of 1.0885";
+  static constexpr ActivationCost kCost = ActivationCost::kLong;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
@@ -524,6 +541,7 @@ struct Softplus : Activation {
   static constexpr const char* kSaturation = "y' below 0.05: beta * x below -2.94";
   static constexpr ActivationParameter kParameters[kMaxActivationParameters] = {
       {"beta", 1.0}, {"threshold", 20.0}};
+  static constexpr ActivationCost kCost = ActivationCost::kLong;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>& p) {
@@ -676,6 +694,7 @@ struct Logsigmoid : Activation {
   static constexpr const char* kExpression = "-log(1 + exp(-x))";
   static constexpr const char* kSource = "the loss of logistic regression";
   static constexpr const char* kSaturation = "y' below 0.05: x above 2.94";
+  static constexpr ActivationCost kCost = ActivationCost::kExponential;
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {

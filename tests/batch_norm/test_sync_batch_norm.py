@@ -32,13 +32,16 @@ layer = gradkern.nn.SyncBatchNorm.convert_sync_batchnorm(layer)[0]
 layer.activation = {activation!r}
 with torch.no_grad():
     layer.weight.copy_(torch.arange(4) + 1.0)
+found = []
+layer.on_stats = lambda module, stats: found.append(stats.output.values)
+layer.measures_output = True
 first = sum(counts[:rank])
 mine = x[first : first + counts[rank]].requires_grad_()
 y = layer(mine)
 y.backward(grad[first : first + counts[rank]])
 torch.save(
     dict(y=y.detach(), dx=mine.grad, dw=layer.weight.grad, db=layer.bias.grad,
-         mean=layer.running_mean, var=layer.running_var),
+         mean=layer.running_mean, var=layer.running_var, output=found[0]),
     {folder!r} + f"/{{rank}}.pt",
 )
 dist.barrier()
@@ -87,6 +90,9 @@ def test_as_one_process_on_the_joined_batch(
     for part in parts:
         torch.testing.assert_close(part["mean"], layer.running_mean)
         torch.testing.assert_close(part["var"], layer.running_var)
+        # Of the process's own output: count, sum, sum of squares.
+        own = [part["y"].numel(), part["y"].sum().item(), part["y"].square().sum().item()]
+        assert part["output"][:3].tolist() == pytest.approx(own, rel=1e-12, abs=1e-12)
 
 
 def test_alone_it_is_batch_normalisation() -> None:

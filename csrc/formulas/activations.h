@@ -2,15 +2,14 @@
 //
 // An activation is a type with
 //   at<V>(x, p)                   value and derivative at x, for the parameters p. What a caller
-//   does
-//                                 not use, the compiler drops: there is no third formula for the
-//                                 value alone.
+//                                 does not use, the compiler drops: there is no third formula for
+//                                 the value alone.
 //   derivative_of_output<V>(y, p) the derivative, from the value (where kSavesOutput)
 //   inverse<V>(y, p)              x, from the value (what batch normalisation can do without its
 //                                 input for)
-//   saturated<V>(at, p)           whether the unit hardly learns there (SteepestSlope: a fraction
-//   of
-//                                 the largest |derivative|)
+//   saturated<V>(at, p)           whether the unit hardly learns there: a fraction of the largest
+//                                 |derivative|, or what the field takes for it
+//   kCost                         what an element costs, where it is more than arithmetic
 // and what the table (activation_table.h) shows of it: kName, kModule (its class), kSummary,
 // kExpression, kSource, kSaturation, kParameters.
 //

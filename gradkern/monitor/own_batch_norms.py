@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import nn
 
 from gradkern.batch_norm_stats import BatchNormStats
@@ -44,7 +45,7 @@ class OwnBatchNorm:
         return last
 
     def _take(self, module: FusedBatchNorm, stats: BatchNormStats) -> None:
-        if stats.output is None:
+        if stats.output is None or torch.compiler.is_compiling():
             return
         self._last = of_activation(stats.output, kind_of(module))
         if not is_activation(module):

@@ -47,6 +47,25 @@ def test_a_model_that_is_compiled_after_the_monitor_was_made(activation: type[nn
     assert ours.total_norm_after == pytest.approx(0.1, rel=1e-3)
 
 
+def test_gradkerns_own_modules_in_a_compiled_model() -> None:
+    def sums(compiled: bool) -> np.ndarray:
+        torch.manual_seed(0)
+        norm = gradkern.nn.BatchNorm1d(16, activation="silu")
+        model = nn.Sequential(nn.Linear(16, 16), norm, nn.Linear(16, 4), gradkern.nn.ReLU())
+        monitor = gradkern.Monitor(model)
+        called = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+        for _ in range(2):
+            called(batch()[0]).square().sum().backward()
+            monitor.step()
+        monitor.flush()
+        assert monitor.last is not None
+        assert monitor.last.activations.names == ("1", "3")
+        columns = [monitor.last.activations.stats.column(n) for n in ("count", "sum", "abs_max")]
+        return np.stack(columns)
+
+    np.testing.assert_allclose(sums(True), sums(False), rtol=1e-4)
+
+
 def test_evaluation_of_a_compiled_model_does_not_count() -> None:
     model = network()
     monitor = gradkern.Monitor(model)

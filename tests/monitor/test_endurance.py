@@ -35,7 +35,7 @@ def test_the_benchmarks_models_are_of_the_size_that_they_say() -> None:
 
 def test_rows_of_the_benchmark() -> None:
     titles = [row.title for row in rows(CPU, quick=False)]
-    assert sum("gradkern.Monitor" in title for title in titles) == 2
+    assert sum("gradkern.Monitor" in title for title in titles) == 3
     for row in rows(CPU, quick=True):
         data = row.workload.make()
         sides = row.prepare(data)

@@ -24,6 +24,7 @@ from gradkern.monitor.measuring import measure
 from gradkern.monitor.output_samples import few_of_each_unit, unit_axis_of, whole_rows
 from gradkern.monitor.own_activations import OwnActivation
 from gradkern.monitor.own_batch_norms import OwnBatchNorm
+from gradkern.monitor.own_statistics import OwnModule, OwnStatistics
 from gradkern.monitor.parameters import matches
 from gradkern.monitor.record import ActivationTable, Floats, StatTable, merged
 from gradkern.monitor.self_measuring import MeasuresOutput, OutputStatistics
@@ -61,7 +62,7 @@ class WatchedModule:
     kind: ActivationKind
     samples: bool
     """Whether a sample is looked at: for activation functions, not for norms."""
-    measurer: MeasuresOutput | None
+    measurer: MeasuresOutput | OwnModule | None
     """The module, where it measures itself."""
     is_batch_norm: bool
 
@@ -81,6 +82,7 @@ class ActivationMeasurements:
     rows: list[tuple[list[_Key], Tensor]] = field(default_factory=list)
     sampled: list[tuple[_Key, Tensor]] = field(default_factory=list)
     active: list[tuple[_Key, Tensor, int]] = field(default_factory=list)
+    own: list[tuple[_Key, OwnStatistics]] = field(default_factory=list)
     compiled: Tensor | None = None
     """What hooks inside compiled code have written, one row for each module; zeros without."""
     values_per_channel: dict[str, int] = field(default_factory=dict)
@@ -91,6 +93,7 @@ class ActivationMeasurements:
             *(rows for _, rows in self.rows),
             *(row for _, row in self.sampled),
             *(counts for _, counts, _ in self.active),
+            *(own.stats.values for _, own in self.own),
             *(() if self.compiled is None else (self.compiled,)),
         ]
 
@@ -226,7 +229,12 @@ class ActivationMeter:
             values = tensor.numel() // tensor.shape[1]
             known = self.measurements.values_per_channel.get(watched.name, values)
             self.measurements.values_per_channel[watched.name] = min(values, known)
-        if watched.measurer is not None:
+        if isinstance(watched.measurer, OwnModule):
+            own = watched.measurer.own_statistics()
+            if own is not None:
+                self.measurements.own.append((key, own))
+                return
+        elif watched.measurer is not None:
             statistics = watched.measurer.output_statistics()
             if statistics is not None:
                 return self._take(key, statistics)
@@ -345,6 +353,12 @@ class ActivationMeter:
             sampled.setdefault(key, []).append(next(queue))
         for key, _, samples in done.active:
             self._count_active(key, next(queue), samples)
+        for key, own in done.own:
+            numbers = next(queue)
+            parts.setdefault(key, []).append(own.row(numbers))
+            sampled.setdefault(key, []).append(own.shares(numbers))
+            if own.counts_active:
+                self._count_active(key, own.active(numbers), own.samples)
         if done.compiled is not None:
             for index, row in enumerate(next(queue)):
                 if row[0] > 0:
@@ -427,7 +441,7 @@ def _chosen(
             )
 
 
-def _measurer_of(module: nn.Module, unit_axis: int) -> MeasuresOutput | None:
+def _measurer_of(module: nn.Module, unit_axis: int) -> MeasuresOutput | OwnModule | None:
     """What knows a module's statistics without reading its output."""
     if isinstance(module, MeasuresOutput):
         return module

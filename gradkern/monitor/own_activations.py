@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from gradkern.activations import ActivationStats
-from gradkern.monitor.activation_kinds import ActivationKind, kind_of
-from gradkern.monitor.self_measuring import OutputStatistics
+from gradkern.monitor.activation_kinds import kind_of
+from gradkern.monitor.own_statistics import OwnModule, OwnStatistics
 from gradkern.nn.activation_module import ActivationModule
 
 
-class OwnActivation:
+class OwnActivation(OwnModule):
     """Takes the statistics that a module of :mod:`gradkern.nn` offers.
 
     A module whose ``on_stats`` is in use already is left alone, and measured as others are.
@@ -26,7 +26,6 @@ class OwnActivation:
         self._kind = kind_of(module)
         self._unit_axis = unit_axis if module.channel_dim is None else module.channel_dim
         self._own_axis = module.channel_dim
-        self._last: OutputStatistics | None = None
 
     @classmethod
     def of(cls, module: nn.Module, unit_axis: int) -> OwnActivation | None:
@@ -42,43 +41,7 @@ class OwnActivation:
         counts = enabled and self._kind.can_die
         self._module.channel_dim = self._unit_axis if counts else self._own_axis
 
-    def output_statistics(self) -> OutputStatistics | None:
-        """Of the last forward pass."""
-        last, self._last = self._last, None
-        return last
-
     def _take(self, module: ActivationModule, stats: ActivationStats) -> None:
         if torch.compiler.is_compiling():
             return
-        self._last = of_activation(stats, self._kind)
-
-
-def of_activation(stats: ActivationStats, kind: ActivationKind) -> OutputStatistics:
-    """What an activation's own statistics say of its output.
-
-    Args:
-        stats: the statistics; of the channels, if there are any.
-        kind: of the activation.
-    """
-    column = dict(zip(stats.columns, stats.values[: len(stats.columns)], strict=True))
-    unknown = torch.full_like(column["count"], torch.inf)
-    counts = kind.can_die and stats.channels > 0
-    return OutputStatistics(
-        values=torch.stack(
-            [
-                column["count"],
-                column["sum"],
-                column["sum_squares"],
-                column["abs_max"],
-                unknown,  # the smallest magnitude but 0
-                column["zeros"],
-                column["nonfinite"],
-                torch.zeros_like(unknown),
-            ]
-        ),
-        # The table calls the zero side of a ReLU saturated; here that is what may be dead.
-        saturated=None if kind.saturated is None else stats.saturated_fraction,
-        derivative=stats.mean_abs_derivative,
-        active=stats.values[len(stats.columns) :] if counts else None,
-        samples=stats.numel // stats.channels if counts else 0,
-    )
+        self._last = OwnStatistics(stats, self._kind)

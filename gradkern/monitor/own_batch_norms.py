@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import nn
 
 from gradkern.batch_norm_stats import BatchNormStats
 from gradkern.monitor.activation_kinds import is_activation, kind_of
-from gradkern.monitor.own_activations import of_activation
-from gradkern.monitor.self_measuring import OutputStatistics
+from gradkern.monitor.own_statistics import OwnModule, OwnStatistics
 from gradkern.nn.batch_norm import FusedBatchNorm
 
 
-class OwnBatchNorm:
+class OwnBatchNorm(OwnModule):
     """Takes the statistics that a batch normalisation of :mod:`gradkern.nn` offers.
 
     A module whose ``on_stats`` is in use already is left alone, and measured as others are.
@@ -25,7 +22,6 @@ class OwnBatchNorm:
 
     def __init__(self, module: FusedBatchNorm) -> None:
         self._module = module
-        self._last: OutputStatistics | None = None
 
     @classmethod
     def of(cls, module: nn.Module) -> OwnBatchNorm | None:
@@ -39,15 +35,7 @@ class OwnBatchNorm:
         self._module.on_stats = self._take if enabled else None
         self._module.measures_output = enabled
 
-    def output_statistics(self) -> OutputStatistics | None:
-        """Of the last forward pass."""
-        last, self._last = self._last, None
-        return last
-
     def _take(self, module: FusedBatchNorm, stats: BatchNormStats) -> None:
         if stats.output is None or torch.compiler.is_compiling():
             return
-        self._last = of_activation(stats.output, kind_of(module))
-        if not is_activation(module):
-            # Nothing bends here, so that there is no slope to report.
-            self._last = dataclasses.replace(self._last, derivative=None)
+        self._last = OwnStatistics(stats.output, kind_of(module), is_activation(module))

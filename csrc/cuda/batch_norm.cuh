@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-// Writes the output of all units, and measures it as OutputMeter does, or does not.
+// Writes the output of all units. Meter: Unmeasured or Measured.
 template <class Meter, class Formula, class T, bool kColumns>
 __device__ __forceinline__ void normalise_units(const BatchNormParameters& p) {
   using Narrow = NarrowOf<T>;
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
 
 struct HeldElements;
 
-// Reads each channel once, and writes its output, measured or not.
+// Reads each channel once, and writes its output. Meter: as above.
 template <class Meter, class Formula, class T>
 __device__ __forceinline__ void normalise_held(const BatchNormParameters& p) {
   using Narrow = NarrowOf<T>;

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradkern
+from gradkern.batch_norm import fused_activation
 from gradkern.monitor import ActivationTable, MeasuresOutput, OutputStatistics
 from gradkern.monitor.activations import MEASURED_ELEMENTS
 from gradkern.monitor.output_samples import few_of_each_unit, unit_axis_of, whole_rows
@@ -353,15 +354,20 @@ class ScaledReLU(nn.Module):
         return outputs
 
 
+def forbid_an_extra_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on no output may be read by hooks."""
+    monkeypatch.setattr(
+        "gradkern.monitor.activations.measure", lambda tensors: pytest.fail("an extra pass")
+    )
+
+
 def test_modules_that_measure_themselves_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Linear(16, 16), ScaledReLU(), nn.Linear(16, 4))
     assert isinstance(model[1], MeasuresOutput)
     assert not isinstance(model[0], MeasuresOutput)
     expected = reference(model, batch(300)[0])[1]
     monitor = gradkern.Monitor(model)
-    monkeypatch.setattr(
-        "gradkern.monitor.activations.measure", lambda tensors: pytest.fail("an extra pass")
-    )
+    forbid_an_extra_pass(monkeypatch)
     model(batch(300)[0]).sum().backward()
     monitor.step()
     monitor.flush()
@@ -406,9 +412,7 @@ def test_gradkerns_own_activations_are_measured_in_their_own_pass(
 
     model = nn.Sequential(linear, getattr(gradkern.nn, name)())
     monitor = gradkern.Monitor(model)
-    monkeypatch.setattr(
-        "gradkern.monitor.activations.measure", lambda tensors: pytest.fail("an extra pass")
-    )
+    forbid_an_extra_pass(monkeypatch)
     model(inputs).sum().backward()
     table = outputs_after(monitor)
     assert table.names == ("1",)
@@ -431,16 +435,13 @@ def test_gradkerns_own_batch_norms_are_measured_in_their_own_pass(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    function = nn.Identity() if name == "identity" else gradkern.functional
     native = nn.BatchNorm2d(6)
     ours = gradkern.nn.BatchNorm2d(6, activation=name)
     with torch.no_grad():
         for module in (native, ours):
             module.bias[:2] = -100
     inputs, residual = torch.randn(2, 30, 6, 5, 5)
-    normalised = native(inputs) + residual
-    expected = normalised if name == "identity" else getattr(function, name)(normalised)
-    expected = expected.detach().double()
+    expected = fused_activation(name)(native(inputs) + residual).detach().double()
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -453,9 +454,7 @@ def test_gradkerns_own_batch_norms_are_measured_in_their_own_pass(
 
     model = Block()
     monitor = gradkern.Monitor(model)
-    monkeypatch.setattr(
-        "gradkern.monitor.activations.measure", lambda tensors: pytest.fail("an extra pass")
-    )
+    forbid_an_extra_pass(monkeypatch)
     model(inputs).sum().backward()
     table = outputs_after(monitor)
     assert table.names == ("norm",)

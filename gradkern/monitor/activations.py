@@ -355,8 +355,9 @@ class ActivationMeter:
             self._count_active(key, next(queue), samples)
         for key, own in done.own:
             numbers = next(queue)
-            parts.setdefault(key, []).append(own.row(numbers))
-            sampled.setdefault(key, []).append(own.shares(numbers))
+            row, shares = own.read(numbers)
+            parts.setdefault(key, []).append(row)
+            sampled.setdefault(key, []).append(shares)
             if own.counts_active:
                 self._count_active(key, own.active(numbers), own.samples)
         if done.compiled is not None:

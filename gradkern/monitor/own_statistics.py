@@ -37,10 +37,17 @@ class OwnStatistics:
         """How many values each channel has."""
         return self.stats.numel // self.stats.channels
 
-    def row(self, numbers: Floats) -> Floats:
-        """The eight statistics of :class:`gradkern.TensorStats`; of ``stats.values``, arrived."""
-        column = self._columns(numbers)
-        return np.array(
+    def read(self, numbers: Floats) -> tuple[Floats, Floats]:
+        """What ``stats.values`` say when they have arrived.
+
+        Returns:
+            The eight statistics of :class:`gradkern.TensorStats`; then mean magnitude (not known),
+            saturated share, mean slope and share of silent units (from the counts instead), NaN
+            where there is none.
+        """
+        names = self.stats.columns
+        column = dict(zip(names, numbers[: len(names)].tolist(), strict=True))
+        row = np.array(
             [
                 column["count"],
                 column["sum"],
@@ -52,11 +59,6 @@ class OwnStatistics:
                 0.0,
             ]
         )
-
-    def shares(self, numbers: Floats) -> Floats:
-        """Mean magnitude (not known), saturated share, mean slope, share of silent units (from the
-        counts instead): NaN where there is none."""
-        column = self._columns(numbers)
         finite = column["count"] - column["nonfinite"]
         saturated = slope = np.nan
         # The table calls the zero side of a ReLU saturated; here that is what may be dead.
@@ -64,15 +66,11 @@ class OwnStatistics:
             saturated = column["saturated"] / finite
         if self.bends and finite > 0:
             slope = column["sum_abs_derivative"] / finite
-        return np.array([np.nan, saturated, slope, np.nan])
+        return row, np.array([np.nan, saturated, slope, np.nan])
 
     def active(self, numbers: Floats) -> Floats:
         """For each channel how many of its elements are active."""
         return numbers[len(self.stats.columns) :]
-
-    def _columns(self, numbers: Floats) -> dict[str, float]:
-        names = self.stats.columns
-        return dict(zip(names, numbers[: len(names)].tolist(), strict=True))
 
 
 class OwnModule(ABC):

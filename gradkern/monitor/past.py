@@ -28,6 +28,8 @@ class Past:
         first_outputs: what modules put out at the first step.
         largest_norm: the largest finite total norm, after clipping, that an optimizer was given.
         time_slopes: for each recurrent module the last measured decades per time step.
+        first_loss: the median of the first five losses: one of them may overshoot by far.
+        recent_loss: the median of the last 50 losses, or fewer where there are fewer.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,7 @@ class Past:
         self.first_outputs = ActivationTable.empty()
         self.largest_norm = 0.0
         self.time_slopes: dict[str, float] = {}
+        self._level_losses()
 
     def add(self, record: StepRecord) -> None:
         """Takes one step in."""
@@ -62,6 +65,12 @@ class Past:
         self.time_slopes.update(record.decades_per_time_step)
         if len(self._first_losses) < 5 and np.isfinite(record.loss):
             self._first_losses.append(record.loss)
+        self._level_losses()
+
+    def _level_losses(self) -> None:
+        # Once a step: most rules ask for them.
+        self.first_loss = _median(self._first_losses)
+        self.recent_loss = _median(list(self._losses)[-_AVERAGED:])
 
     @property
     def losses(self) -> Floats:
@@ -80,17 +89,6 @@ class Past:
     def weights(self, steps: int) -> Floats:
         """rms of each parameter over the last `steps` steps, shape ``[steps, n]``."""
         return np.stack(list(self._weights)[-steps:])
-
-    @property
-    def first_loss(self) -> float:
-        """The median of the first five losses: one of them may overshoot by far."""
-        return float(np.median(self._first_losses)) if self._first_losses else float("nan")
-
-    @property
-    def recent_loss(self) -> float:
-        """The median of the last 50 losses, or fewer where there are fewer."""
-        losses = self.losses[-_AVERAGED:]
-        return float(np.median(losses)) if len(losses) else float("nan")
 
     @property
     def has_loss(self) -> bool:
@@ -160,3 +158,8 @@ class Past:
         self._first_losses = list(state["first_losses"])
         self.largest_norm = state["largest_norm"]
         self.time_slopes = dict(state["time_slopes"])
+        self._level_losses()
+
+
+def _median(losses: list[float]) -> float:
+    return float(np.median(losses)) if losses else float("nan")

@@ -93,20 +93,18 @@ class Tables {
  public:
   std::shared_ptr<const ActivationTable> find(const ActivationCall& call) {
     const Key key(call);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    auto entry = std::find_if(entries_.begin(), entries_.end(),
-                              [&](const Entry& e) { return e.key == key; });
-    if (entry == entries_.end()) {
-      if (entries_.size() == kMostTables) entries_.pop_back();
-      entry = entries_.insert(entries_.end(), Entry{key});
-    }
-    std::rotate(entries_.begin(), entry, entry + 1);
-    Entry& used = entries_.front();
-    if (used.table == nullptr) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      Entry& used = entry_of(key);
+      if (used.table != nullptr) return used.table;
       used.elements += call.numel;
-      if (used.elements >= kWorthATable) used.table = make_table(call);
+      if (used.elements < kWorthATable) return nullptr;
     }
-    return used.table;
+    // Unlocked: other tables are in use meanwhile. Should two threads make one, it is the same.
+    const auto table = make_table(call);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    entry_of(key).table = table;
+    return table;
   }
 
  private:
@@ -115,6 +113,17 @@ class Tables {
     int64_t elements = 0;
     std::shared_ptr<const ActivationTable> table = nullptr;
   };
+
+  Entry& entry_of(const Key& key) {
+    auto entry = std::find_if(entries_.begin(), entries_.end(),
+                              [&](const Entry& e) { return e.key == key; });
+    if (entry == entries_.end()) {
+      if (entries_.size() == kMostTables) entries_.pop_back();
+      entry = entries_.insert(entries_.end(), Entry{key});
+    }
+    std::rotate(entries_.begin(), entry, entry + 1);
+    return entries_.front();
+  }
 
   std::mutex mutex_;
   std::vector<Entry> entries_;

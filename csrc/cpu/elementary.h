@@ -19,7 +19,7 @@ struct ExpConstants;
 // Elementary Functions", 1980).
 template <>
 struct ExpConstants<float> {
-  static constexpr float kLowest = -104, kHighest = 89;
+  static constexpr float kLowest = -104, kHighest = 89, kLowestSplit = -0x1.5d58ap7f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kRound = 0x1.8p23f;
   static constexpr int kMantissa = 23, kBias = 127;
@@ -28,7 +28,7 @@ struct ExpConstants<float> {
 };
 template <>
 struct ExpConstants<double> {
-  static constexpr double kLowest = -746, kHighest = 710;
+  static constexpr double kLowest = -746, kHighest = 710, kLowestSplit = -0x1.6232bdd7abcd2p10;
   static constexpr double kLn2High = 0x1.62e42fefa38p-1, kLn2Low = 0x1.ef35793c7673p-45;
   static constexpr double kRound = 0x1.8p52;
   static constexpr int kMantissa = 52, kBias = 1023;
@@ -48,20 +48,53 @@ inline xsimd::batch<T> power_of_two(xsimd::batch<T> n) {
   return xsimd::bitwise_cast<T>(xsimd::bitwise_cast<Integer>(shifted) << Constants::kMantissa);
 }
 
+#if defined(__AVX512F__)
+inline xsimd::batch<float> scalef(xsimd::batch<float> p, xsimd::batch<float> n) {
+  return _mm512_scalef_ps(p, n);
+}
+inline xsimd::batch<double> scalef(xsimd::batch<double> p, xsimd::batch<double> n) {
+  return _mm512_scalef_pd(p, n);
+}
+#endif
+
+// p * 2^n for a normal 2^n. For n = -bias it is that, or 0.
+template <class T>
+inline xsimd::batch<T> times_normal_power_of_two(xsimd::batch<T> p, xsimd::batch<T> n) {
+#if defined(__AVX512F__)
+  return scalef(p, n);
+#else
+  return p * power_of_two(n);
+#endif
+}
+
 // p * 2^n, rounded once, also where it is subnormal or infinite.
 template <class T>
 inline xsimd::batch<T> times_power_of_two(xsimd::batch<T> p, xsimd::batch<T> n) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {
-    return _mm512_scalef_ps(p, n);
-  } else {
-    return _mm512_scalef_pd(p, n);
-  }
+  return scalef(p, n);
 #else
   const xsimd::batch<T> round(ExpConstants<T>::kRound);
   const xsimd::batch<T> half = (n * xsimd::batch<T>(T(0.5)) + round) - round;
   return p * power_of_two(half) * power_of_two(n - half);
 #endif
+}
+
+// e^r for |r| <= ln(2)/2.
+template <class T>
+inline xsimd::batch<T> exp_of_reduced(xsimd::batch<T> r) {
+  using Batch = xsimd::batch<T>;
+  using Constants = ExpConstants<T>;
+  constexpr int kDegree = static_cast<int>(std::size(Constants::kPolynomial)) - 1;
+  Batch q(Constants::kPolynomial[kDegree]);
+  for (int i = kDegree - 1; i >= 0; i--) q = xsimd::fma(q, r, Batch(Constants::kPolynomial[i]));
+  return xsimd::fma(q, r * r, r) + Batch(T(1));
+}
+
+// The n for which 2^n is nearest to e^x.
+template <class T>
+inline xsimd::batch<T> nearest_power_of_two(xsimd::batch<T> x) {
+  const xsimd::batch<T> round(ExpConstants<T>::kRound);
+  return xsimd::fma(x, xsimd::batch<T>(T(1.4426950408889634074)), round) - round;
 }
 
 template <class T>
@@ -71,15 +104,36 @@ inline xsimd::batch<T> exp_of_batch(xsimd::batch<T> x) {
   // In this order of the operands a NaN comes through minimum and maximum.
   const Batch bounded =
       xsimd::max(Batch(Constants::kLowest), xsimd::min(Batch(Constants::kHighest), x));
-  const Batch round(Constants::kRound);
-  const Batch n = xsimd::fma(bounded, Batch(T(1.4426950408889634074)), round) - round;
+  const Batch n = nearest_power_of_two<T>(bounded);
   Batch r = xsimd::fnma(n, Batch(Constants::kLn2High), bounded);
   r = xsimd::fnma(n, Batch(Constants::kLn2Low), r);
-  constexpr int kDegree = static_cast<int>(std::size(Constants::kPolynomial)) - 1;
-  Batch q(Constants::kPolynomial[kDegree]);
-  for (int i = kDegree - 1; i >= 0; i--) q = xsimd::fma(q, r, Batch(Constants::kPolynomial[i]));
-  const Batch p = xsimd::fma(q, r * r, r) + Batch(T(1));
-  return times_power_of_two(p, n);
+  return times_power_of_two(exp_of_reduced<T>(r), n);
+}
+
+// value * scale, as formulas::SplitExp. At kLowestSplit = (2 - 2 * kBias) ln(2) and below, the
+// scale is as good as 0: 2^-bias.
+template <class T>
+struct SplitExpOfBatch {
+  xsimd::batch<T> value, scale;
+
+  // p * 2^n
+  SplitExpOfBatch(xsimd::batch<T> p, xsimd::batch<T> n) {
+    const auto normal = xsimd::max(xsimd::batch<T>(T(2 - ExpConstants<T>::kBias)), n);
+    value = times_normal_power_of_two(p, normal);
+    scale = times_normal_power_of_two(xsimd::batch<T>(T(1)), n - normal);
+  }
+};
+
+// Of x + rest, for a rest that is tiny beside 1; or of x.
+template <class T, class... Rest>
+inline SplitExpOfBatch<T> split_exp_of_batch(xsimd::batch<T> x, Rest... rest) {
+  using Batch = xsimd::batch<T>;
+  using Constants = ExpConstants<T>;
+  const Batch bounded = xsimd::max(Batch(Constants::kLowestSplit), x);
+  const Batch n = nearest_power_of_two<T>(bounded);
+  Batch r = xsimd::fnma(n, Batch(Constants::kLn2High), bounded);
+  r = (xsimd::fnma(n, Batch(Constants::kLn2Low), r) + ... + rest);
+  return {exp_of_reduced<T>(r), n};
 }
 
 // Kept out of Pack::generate's lambda: the loop over the parts is what the compiler unrolls.
@@ -127,6 +181,24 @@ inline xsimd::batch<T> fused_multiply_add_of_batch(xsimd::batch<T> a, xsimd::bat
 #else
   const auto product = a * b;
   return (product + c) + product_error_of_batch<T>(a, b, product);
+#endif
+}
+
+// exp(-a^2/2), as formulas::split_gauss says.
+template <class T>
+inline SplitExpOfBatch<T> split_gauss_of_batch(xsimd::batch<T> a) {
+  using Batch = xsimd::batch<T>;
+  const Batch half = a * Batch(T(-0.5));
+  const Batch exponent = half * a;
+#if defined(__FMA__) || defined(__aarch64__)
+  // The rounding is left out of the reduced argument: its first two terms are exact.
+  using Constants = ExpConstants<T>;
+  const Batch n = nearest_power_of_two<T>(exponent);
+  Batch r = xsimd::fma(half, a, n * Batch(-Constants::kLn2High));
+  r = xsimd::fnma(n, Batch(Constants::kLn2Low), r);
+  return {exp_of_reduced<T>(r), n};
+#else
+  return split_exp_of_batch<T>(exponent, product_error_of_batch<T>(half, a, exponent));
 #endif
 }
 

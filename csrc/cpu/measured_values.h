@@ -22,6 +22,11 @@ namespace gradkern::cpu::GRADKERN_ISA {
 // What is summed of derivatives.
 struct DerivativeSums {
   double saturated = 0, magnitudes = 0;
+
+  void add(const DerivativeSums& other) {
+    saturated += other.saturated;
+    magnitudes += other.magnitudes;
+  }
 };
 
 // The same, a register at a time.
@@ -176,8 +181,7 @@ class MeasuredValues {
   DerivativeSums measure(int64_t offset, const Runs& block) {
     const DerivativeSums sums =
         kFiniteOnly ? of_finite(offset, block) : evaluate_(offset, block, saturated_);
-    sums_.saturated += sums.saturated;
-    sums_.magnitudes += sums.magnitudes;
+    sums_.add(sums);
     // What is stored is what is measured: a value rounded to 16 bits is read back. The lanes are a
     // copy, which stays in registers.
     Lanes lanes = lanes_;
@@ -200,10 +204,7 @@ class MeasuredValues {
         int64_t behind = i;
         while (behind < block.size && is_finite(run[behind])) behind++;
         if (behind > i) {
-          const DerivativeSums of_part =
-              evaluate_(offset + r * block.stride + i, Runs::one(behind - i), saturated_);
-          sums.saturated += of_part.saturated;
-          sums.magnitudes += of_part.magnitudes;
+          sums.add(evaluate_(offset + r * block.stride + i, Runs::one(behind - i), saturated_));
         }
         i = behind + 1;
       }

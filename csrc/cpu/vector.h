@@ -77,6 +77,16 @@ inline Vector<T> exp(Vector<T> x) {
   return Vector<T>(exp_of_batch<T>(x.value));
 }
 template <class T>
+inline formulas::SplitExp<Vector<T>> split_exp(Vector<T> x) {
+  const auto e = split_exp_of_batch<T>(x.value);
+  return {Vector<T>(e.value), Vector<T>(e.scale)};
+}
+template <class T>
+inline formulas::SplitExp<Vector<T>> split_gauss(Vector<T> a) {
+  const auto e = split_gauss_of_batch<T>(a.value);
+  return {Vector<T>(e.value), Vector<T>(e.scale)};
+}
+template <class T>
 inline Vector<T> expm1(Vector<T> x) {
   return Vector<T>(xsimd::expm1(x.value));
 }

@@ -7,9 +7,8 @@
 #pragma once
 
 #include "cuda/activation.cuh"
-#include "cuda/block_merge.cuh"
 #include "cuda/last_block.cuh"
-#include "formulas/activation_statistics.h"
+#include "cuda/measured_output.cuh"
 
 namespace gradkern::cuda {
 
@@ -67,7 +66,6 @@ class ActiveCounter {
   unsigned (&shared_)[kCountedChannels];
 };
 
-struct SawOnlyFinite;
 struct LastOfChunks;
 
 // Occupancy: 3 blocks on an SM.
@@ -75,7 +73,6 @@ template <class Formula, class T>
 __global__ void __launch_bounds__(kThreads, 3) activation_statistics_kernel(
     const __grid_constant__ KernelParameter<ActivationStatisticsParameters> p) {
   using Statistics = formulas::ActivationStatistics;
-  using Partial = formulas::Partial<Statistics::kFields>;
   using Narrow = NarrowOf<T>;
   const int64_t begin = blockIdx.x * p.activation.chunk;
   const int64_t left = p.activation.numel - begin;
@@ -84,15 +81,8 @@ __global__ void __launch_bounds__(kThreads, 3) activation_statistics_kernel(
   T* out = static_cast<T*>(p.activation.out[0]) + begin;
   const auto parameters = parameters_of<Narrow>(p.activation.parameters);
 
-  // What is stored is what is measured.
   const auto measure = [&](T x, T& stored) {
-    const auto at = Formula::at(narrow(x), parameters);
-    round_to(at.value, stored);
-    const Narrow value = narrow(stored);
-    const Narrow saturated = Formula::saturated(at, parameters) ? Narrow(1) : Narrow(0);
-    return Statistics::Measured<Narrow, double>{
-        value, saturated, static_cast<double>(value),
-        static_cast<double>(formulas::absolute(at.derivative))};
+    return store_and_measure<Formula>(Formula::at(narrow(x), parameters), parameters, stored);
   };
 
   ActiveCounter counter(p);
@@ -104,36 +94,19 @@ __global__ void __launch_bounds__(kThreads, 3) activation_statistics_kernel(
     if (p.channels.count > 0 && measured.saturated == Narrow(0)) counter.add(begin + i);
   });
   counter.finish();
-  Partial partial = block_merge<Statistics>(formulas::partial_of<Statistics>(lanes), 0);
-  if (!broadcast<SawOnlyFinite>(Statistics::saw_only_finite(partial))) {
-    Statistics::Lanes<Narrow, double> exact;
+  auto partial = merge_measured<T>(lanes, [&](auto add) {
     each_element<1>(in, size, [&](T x) {
       T stored;
-      exact.add_finite(measure(x, stored));
+      add(measure(x, stored));
     });
-    partial = block_merge<Statistics>(formulas::partial_of<Statistics>(exact), 0);
-  }
+  });
   const int64_t blocks = gridDim.x;
   if (blocks > 1) {
-    if (threadIdx.x == 0) {
-      double* fields = p.partials + blockIdx.x * static_cast<int64_t>(Statistics::kFields);
-      for (int f = 0; f < Statistics::kFields; f++) fields[f] = partial.value[f];
-    }
+    if (threadIdx.x == 0) write_partial(p.partials, blockIdx.x, partial);
     if (!is_last_block<LastOfChunks>(p.counter, blocks)) return;
-    partial = Statistics::empty(0);
-    for (int64_t block = threadIdx.x; block < blocks; block += kThreads) {
-      Partial read_back;
-      const double* fields = p.partials + block * Statistics::kFields;
-      for (int f = 0; f < Statistics::kFields; f++) read_back.value[f] = __ldcg(fields + f);
-      Statistics::merge(partial, read_back, 0);
-    }
-    partial = block_merge<Statistics>(partial, 0);
+    partial = merge_partials<Statistics>(p.partials, blocks, 0);
   }
-  if (threadIdx.x != 0) return;
-  p.statistics[kActivationCount] = static_cast<double>(p.activation.numel);
-  for (int f = 0; f < Statistics::kFields; f++) {
-    p.statistics[kActivationSum + f] = partial.value[f];
-  }
+  if (threadIdx.x == 0) write_statistics(p.statistics, p.activation.numel, partial);
 }
 
 }  // namespace gradkern::cuda

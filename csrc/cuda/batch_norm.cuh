@@ -156,9 +156,9 @@ __device__ __forceinline__ void write_input_gradient(
 // Eight channels' constants fill half of the registers: one block, with twice the vectors in
 // flight.
 template <class T, bool kColumns>
-inline constexpr int kBlocksOfGradients = kColumns && Vector<T>::kSize == 8 ? 1 : 2;
+inline constexpr int kBatchNormBlocks = kColumns && Vector<T>::kSize == 8 ? 1 : 2;
 template <class T, bool kColumns>
-inline constexpr int kGradientsAtOnce = 2 / kBlocksOfGradients<T, kColumns>;
+inline constexpr int kGradientsAtOnce = 2 / kBatchNormBlocks<T, kColumns>;
 
 // Occupancy: 2 blocks on an SM.
 template <class T, bool kColumns>
@@ -221,14 +221,14 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 // Occupancy: 2 blocks on an SM, 1 for __nv_bfloat16, 1 for __half.
 template <class Formula, class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
+__global__ void __launch_bounds__(kThreads, kBatchNormBlocks<T, kColumns>)
     batch_norm_measured_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   normalise_units<Measured, Formula, T, kColumns>(p);
 }
 
 // Occupancy: 2 blocks on an SM, 1 for __nv_bfloat16, 1 for __half.
 template <class Formula, class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
+__global__ void __launch_bounds__(kThreads, kBatchNormBlocks<T, kColumns>)
     batch_norm_sums_kernel(const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   using Narrow = NarrowOf<T>;
   constexpr int kChannels = Slice<T, kColumns>::kChannels;
@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
 
 // Occupancy: 2 blocks on an SM, 1 for __nv_bfloat16, 1 for __half.
 template <class Formula, class T, bool kColumns>
-__global__ void __launch_bounds__(kThreads, kBlocksOfGradients<T, kColumns>)
+__global__ void __launch_bounds__(kThreads, kBatchNormBlocks<T, kColumns>)
     batch_norm_input_gradient_kernel(
         const __grid_constant__ KernelParameter<BatchNormParameters> p) {
   using Narrow = NarrowOf<T>;

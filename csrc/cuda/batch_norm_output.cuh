@@ -7,11 +7,10 @@
 #pragma once
 
 #include "batch_norm_call.h"
-#include "cuda/block_merge.cuh"
 #include "cuda/channel_merge.cuh"
 #include "cuda/channel_slice.cuh"
 #include "cuda/last_block.cuh"
-#include "formulas/activation_statistics.h"
+#include "cuda/measured_output.cuh"
 #include "formulas/batch_norm.h"
 #include "formulas/batch_norm_activations.h"
 
@@ -60,12 +59,10 @@ struct Unmeasured {
   static __device__ void finish(const BatchNormParameters&) {}
 };
 
-struct OutputIsFinite;
 struct LastOfOutputs;
 
 struct Measured {
   using Statistics = formulas::ActivationStatistics;
-  using Partial = formulas::Partial<Statistics::kFields>;
 
   template <class Formula, class T, bool kColumns, int kChannels, class Walk>
   static __device__ __forceinline__ void write(
@@ -73,18 +70,12 @@ struct Measured {
       const formulas::Normalisation<NarrowOf<T>> (&channels)[kChannels],
       const formulas::Parameters<NarrowOf<T>>& parameters, bool aligned, Walk walk) {
     using Narrow = NarrowOf<T>;
-    // Calls add(channel, measured) for the vector's elements that exist. What is stored is what is
-    // measured.
+    // Calls add(channel, measured) for the vector's elements that exist.
     const auto measure = [&](const Place& place, const Vector<T>& x, const Vector<T>& residual,
                              Vector<T>& y, auto add) {
       each_output<Formula>(channels, parameters, x, residual, [&](int e, int k, const auto& at) {
-        round_to(at.value, y.element[e]);
-        if (e >= place.count) return;
-        const Narrow value = narrow(y.element[e]);
-        add(k, Statistics::Measured<Narrow, double>{
-                   value, Formula::saturated(at, parameters) ? Narrow(1) : Narrow(0),
-                   static_cast<double>(value),
-                   static_cast<double>(formulas::absolute(at.derivative))});
+        const auto measured = store_and_measure<Formula>(at, parameters, y.element[e]);
+        if (e < place.count) add(k, measured);
       });
     };
     Statistics::Lanes<Narrow, double> lanes;
@@ -98,41 +89,22 @@ struct Measured {
       store_some(static_cast<T*>(p.call.y) + place.offset, place.count, aligned, y);
     });
     count_active(p, slice, active);
-    Partial partial = block_merge<Statistics>(formulas::partial_of<Statistics>(lanes), 0);
-    if (!broadcast<OutputIsFinite>(Statistics::saw_only_finite(partial))) {
-      Statistics::Lanes<Narrow, double> exact;
+    const auto partial = merge_measured<T>(lanes, [&](auto add) {
       walk([&](const Place& place, const Vector<T>& x, const Vector<T>& residual) {
         Vector<T> y;
-        measure(place, x, residual, y,
-                [&](int, const auto& measured) { exact.add_finite(measured); });
+        measure(place, x, residual, y, [&](int, const auto& measured) { add(measured); });
       });
-      partial = block_merge<Statistics>(formulas::partial_of<Statistics>(exact), 0);
-    }
-    if (threadIdx.x != 0) return;
-    double* fields = p.output_partials + unit * Statistics::kFields;
-    // Scalar: once for each unit.
-    for (int f = 0; f < Statistics::kFields; f++) fields[f] = partial.value[f];
+    });
+    if (threadIdx.x == 0) write_partial(p.output_partials, unit, partial);
   }
 
   static __device__ void finish(const BatchNormParameters& p) {
     if (!is_last_block<LastOfOutputs>(p.output_counter, gridDim.x)) return;
-    Partial partial = Statistics::empty(0);
-    for (int64_t unit = threadIdx.x; p.grid.has(unit); unit += kThreads) {
-      Partial of_unit;
-      const double* fields = p.output_partials + unit * Statistics::kFields;
-      for (int f = 0; f < Statistics::kFields; f++) of_unit.value[f] = __ldcg(fields + f);
-      Statistics::merge(partial, of_unit, 0);
-    }
-    partial = block_merge<Statistics>(partial, 0);
+    const auto partial =
+        merge_partials<Statistics>(p.output_partials, p.grid.tiles * p.grid.chunks, 0);
     if (threadIdx.x != 0) return;
-    double* statistics = p.call.output_statistics;
-    // Scalar: once.
-    statistics[kActivationCount] =
-        static_cast<double>(p.call.outer * p.call.channels * p.call.inner);
-    for (int f = 0; f < Statistics::kFields; f++) {
-      // Scalar: as above.
-      statistics[kActivationSum + f] = partial.value[f];
-    }
+    const BatchNormCall& call = p.call;
+    write_statistics(call.output_statistics, call.outer * call.channels * call.inner, partial);
   }
 
  private:

@@ -11,6 +11,7 @@
 #include "cuda/elements.cuh"
 #include "cuda/last_block.cuh"
 #include "cuda/launch_plan.h"
+#include "cuda/partials.cuh"
 #include "cuda/platform.h"
 #include "cuda/table.cuh"
 #include "formulas/norms.h"
@@ -208,25 +209,10 @@ __global__ void __launch_bounds__(kThreads)
     p.published[tensor] = entry;
   }
   if (piece.chunks > 1) {
-    const int64_t first_chunk = block - piece.chunk;
-    if (threadIdx.x == 0) {
-      double* fields = p.partials + block * Formula::kFields;
-      for (int f = 0; f < Formula::kFields; f++) fields[f] = partial.value[f];
-    }
+    if (threadIdx.x == 0) write_partial(p.partials, block, partial);
     if (!is_last_block<LastOfTensor>(p.counters + tensor, piece.chunks)) return;
-    // Thread t merges chunks t, t + kThreads, ...; chunks there are at least two, but a thread may
-    // have none.
-    const auto read = [&](int64_t chunk) {
-      Partial read_back;
-      const double* fields = p.partials + (first_chunk + chunk) * Formula::kFields;
-      for (int f = 0; f < Formula::kFields; f++) read_back.value[f] = __ldcg(fields + f);
-      return read_back;
-    };
-    partial = Formula::empty(p.order);
-    for (int64_t chunk = threadIdx.x; chunk < piece.chunks; chunk += kThreads) {
-      Formula::merge(partial, read(chunk), p.order);
-    }
-    partial = block_merge<Formula>(partial, p.order);
+    const double* of_tensor = p.partials + (block - piece.chunk) * Formula::kFields;
+    partial = merge_partials<Formula>(of_tensor, piece.chunks, p.order);
   }
   if (threadIdx.x == 0) write_result<Formula>(p, tensor, piece.numel, partial);
   if (p.total == nullptr) return;

@@ -71,26 +71,6 @@ GRADKERN_FORMULA auto below_a_twentieth_of(double steepest, const Activated<V>& 
   return absolute(at.derivative) < constant<V>(0.05 * steepest);
 }
 
-// exp(x) for x <= 0 as value * scale, so that a product with it underflows only where the product
-// does: silu(-103) = -103 exp(-103) is 50 times the subnormal number that exp(-103) would be
-// rounded to.
-template <class V>
-struct DecayingExp {
-  V value, scale;
-
-  GRADKERN_FORMULA explicit DecayingExp(V x) : value(constant<V>(0)), scale(constant<V>(0)) {
-    // x + shift is exact: it has no smaller unit than x.
-    constexpr bool kIsFloat = std::is_same_v<scalar_of<V>, float>;
-    const auto deep = x < constant<V>(kIsFloat ? -80 : -700);
-    value = exp(x + select(deep, constant<V>(kIsFloat ? 40 : 100), constant<V>(0)));
-    scale = select(deep, constant<V>(kIsFloat ? 4.248354255291589e-18 : 3.720075976020836e-44),
-                   constant<V>(1));  // exp(-40), exp(-100)
-  }
-
-  // factor * exp(x)
-  GRADKERN_FORMULA V times(V factor) const { return factor * value * scale; }
-};
-
 // s(x) = 1 / (1 + exp(-x)) and 1 - s(x), both exact where they are small.
 template <class V>
 struct Logistic {
@@ -112,17 +92,13 @@ struct Logistic {
 template <class V>
 class ScaledLogistic {
  public:
+  GRADKERN_FORMULA explicit ScaledLogistic(V x) : ScaledLogistic(x, split_exp(-absolute(x))) {}
   // At x + correction, for a correction that is tiny beside 1.
-  GRADKERN_FORMULA explicit ScaledLogistic(V x, V correction = constant<V>(0))
-      : x_(x), decay_(-absolute(x)), of_magnitude_(constant<V>(0)) {
-    const auto negative = x < constant<V>(0);
-    decay_.value =
-        multiply_add(decay_.value, select(negative, correction, -correction), decay_.value);
-    of_magnitude_ = constant<V>(1) / (constant<V>(1) + decay_.times(constant<V>(1)));
-  }
+  GRADKERN_FORMULA ScaledLogistic(V x, V correction)
+      : ScaledLogistic(x, corrected(x, correction, split_exp(-absolute(x)))) {}
 
   GRADKERN_FORMULA V complement() const {
-    return select(x_ < constant<V>(0), of_magnitude_, decay_.times(constant<V>(1)) * of_magnitude_);
+    return select(x_ < constant<V>(0), of_magnitude_, exponential_ * of_magnitude_);
   }
   GRADKERN_FORMULA V times(V factor) const {
     const V product = factor * of_magnitude_;
@@ -130,9 +106,21 @@ class ScaledLogistic {
   }
 
  private:
+  GRADKERN_FORMULA ScaledLogistic(V x, const SplitExp<V>& decay)
+      : x_(x),
+        decay_(decay),
+        exponential_(decay.value * decay.scale),
+        of_magnitude_(constant<V>(1) / (constant<V>(1) + exponential_)) {}
+
+  static GRADKERN_FORMULA SplitExp<V> corrected(V x, V correction, const SplitExp<V>& e) {
+    const V of_magnitude = select(x < constant<V>(0), correction, -correction);
+    return {multiply_add(e.value, of_magnitude, e.value), e.scale};
+  }
+
   V x_;
-  DecayingExp<V> decay_;
-  V of_magnitude_;  // s(|x|)
+  SplitExp<V> decay_;  // exp(-|x|)
+  V exponential_;      // the same, rounded
+  V of_magnitude_;     // s(|x|)
 };
 
 // A constant that neither float nor double holds: the nearest number, and what it lacks.
@@ -409,20 +397,18 @@ struct Gelu : Activation {
 
   template <class V>
   GRADKERN_FORMULA static Activated<V> at(V x, const Parameters<V>&) {
-    const V one = constant<V>(1);
-    const V bounded = within_decay(x);
+    // With a = |x|: x P(X <= x) = max(x, 0) - a Q(a), and the derivative is d = Q(a) - a density(a)
+    // below 0, 1 - d above: the Gaussian, which may be tiny, is a factor of what is tiny.
+    const V bound = constant<V>(NormalTailPolynomial<scalar_of<V>>::kBound);
     const V magnitude = absolute(x);
-    const NormalTail<V> tail(magnitude);
-    const DecayingExp<V> gauss(tail.exponent);
-    const V corrected = multiply_add(gauss.value, tail.correction, gauss.value);
-    // Below -1: x Q and Q + x density, with the Gaussian as the last factor.
+    const V a = select(magnitude > bound, bound, magnitude);
+    const NormalTail<V> tail(a);
+    const auto negative = x < constant<V>(0);
     const V density = constant<V>(0.39894228040143267794);
-    const auto times_gauss = [&](V factor) { return factor * corrected * gauss.scale; };
-    const auto low = x < -one;
-    const V cdf = select(magnitude > one, one - times_gauss(tail.ratio), normal_center(x));
-    return {select(low, times_gauss(bounded * tail.ratio), x * cdf),
-            select(low, times_gauss(fused_multiply_add(bounded, density, tail.ratio)),
-                   cdf + times_gauss(bounded * density))};
+    const V d = tail.gauss.times(fused_multiply_add(-a, density, tail.ratio));
+    return {multiply_add(-tail.weighted_ratio * tail.gauss.value, tail.gauss.scale,
+                         select(negative, constant<V>(-0.0), x)),
+            select(negative, d, constant<V>(1) - d)};
   }
   template <class V>
   GRADKERN_FORMULA static auto saturated(const Activated<V>& at, const Parameters<V>&) {
@@ -516,7 +502,7 @@ struct Mish : Activation {
     const V bound = constant<V>(std::is_same_v<scalar_of<V>, float> ? 20 : 40);
     const V two = constant<V>(2), four = constant<V>(4);
     const auto beyond = x > bound;
-    const DecayingExp<V> exponential(select(beyond, bound, x));
+    const SplitExp<V> exponential = split_exp(select(beyond, bound, x));
     const V n = exponential.times(constant<V>(1));
     const V d = multiply_add(n, n, n + n) + two;
     const V bounded = within_decay(x);
@@ -551,7 +537,7 @@ struct Softplus : Activation {
     // large.
     const V rest = product_error(beta, bounded, argument);
     const auto negative = argument < zero;
-    const DecayingExp<V> decay(-absolute(argument));
+    const SplitExp<V> decay = split_exp(-absolute(argument));
     const V e = decay.value;
     const V corrected = multiply_add(e, select(negative, rest, -rest), e);
     const auto linear = argument > p.value[1];

@@ -41,8 +41,11 @@ inline constexpr bool kIsOfOutput<OfOutput<Formula>> = true;
 template <class Formula, class T>
 inline constexpr bool kHasGradients = !kIsOfOutput<Formula> || sizeof(T) >= sizeof(float);
 
-using BatchNormGradients = FormulaList<Identity, Relu, LeakyRelu, Elu, Silu, Gelu,
-                                       OfOutput<Identity>, OfOutput<LeakyRelu>, OfOutput<Elu>>;
+template <class... Of, class... More>
+FormulaList<Of..., More...> joined(FormulaList<Of...>, FormulaList<More...>);
+
+using BatchNormGradients = decltype(joined(
+    BatchNormActivations(), FormulaList<OfOutput<Identity>, OfOutput<LeakyRelu>, OfOutput<Elu>>()));
 
 inline constexpr bool is_of_output(int32_t activation) {
   return activation >= BatchNormActivations::kSize;

@@ -93,6 +93,16 @@ GRADKERN_FORMULA Dual<V> exp(const Dual<V>& x) {
   return {e, e * x.slope};
 }
 template <class V>
+GRADKERN_FORMULA SplitExp<Dual<V>> split_exp(const Dual<V>& x) {
+  const SplitExp<V> e = split_exp(x.value);
+  return {{e.value, e.value * x.slope}, {e.scale, constant<V>(0)}};
+}
+template <class V>
+GRADKERN_FORMULA SplitExp<Dual<V>> split_gauss(const Dual<V>& a) {
+  const SplitExp<V> e = split_gauss(a.value);
+  return {{e.value, -a.value * e.value * a.slope}, {e.scale, constant<V>(0)}};
+}
+template <class V>
 GRADKERN_FORMULA Dual<V> expm1(const Dual<V>& x) {
   return {expm1(x.value), exp(x.value) * x.slope};
 }

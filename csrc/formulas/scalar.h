@@ -106,6 +106,36 @@ GRADKERN_FORMULA T product_error(T a, T b, T product) {
   return multiply_add(a, b, -product);
 }
 
+// exp(x) as value * scale, so that a product with it underflows only where the product does:
+// silu(-103) = -103 exp(-103) is 50 times the subnormal number that exp(-103) would be rounded to.
+// The scale is 1 where the exponential is a normal number.
+template <class V>
+struct SplitExp {
+  V value, scale;
+
+  // factor * exp(x)
+  GRADKERN_FORMULA V times(V factor) const { return factor * value * scale; }
+};
+
+// For x from -infinity to 80.
+template <class T>
+GRADKERN_FORMULA SplitExp<T> split_exp(T x) {
+  // x + shift is exact: it has no smaller unit than x.
+  constexpr bool kIsFloat = std::is_same_v<T, float>;
+  const bool deep = x < (kIsFloat ? -80 : -700);
+  return {exp(x + select(deep, T(kIsFloat ? 40 : 100), T(0))),
+          select(deep, T(kIsFloat ? 4.248354255291589e-18 : 3.720075976020836e-44),
+                 T(1))};  // exp(-40), exp(-100)
+}
+// exp(-a^2/2). A rounding of a^2 would be an error of 4 units at a = 4, of 70 at 15: it is kept.
+template <class T>
+GRADKERN_FORMULA SplitExp<T> split_gauss(T a) {
+  const T square = a * a;
+  SplitExp<T> e = split_exp(T(-0.5) * square);
+  e.value = multiply_add(e.value, T(-0.5) * product_error(a, a, square), e.value);
+  return e;
+}
+
 GRADKERN_FORMULA bool is_nan(double x) { return x != x; }
 
 }  // namespace gradkern::formulas

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from gradkern.monitor.activation_kinds import (
     kind_of,
 )
 from gradkern.monitor.measuring import measure
+from gradkern.monitor.model_hooks import ModelHook
 from gradkern.monitor.output_samples import few_of_each_unit, unit_axis_of, whole_rows
 from gradkern.monitor.own_activations import OwnActivation
 from gradkern.monitor.own_batch_norms import OwnBatchNorm
@@ -148,15 +150,15 @@ class ActivationMeter:
         self.handles = list(self._register())
 
     def _register(self) -> Iterator[RemovableHandle]:
-        yield self.model.register_forward_pre_hook(self._before_model)
+        yield self.model.register_forward_pre_hook(ModelHook(self._before_model))
         for index, watched in enumerate(self.watched):
             if watched.measurer is not None:
                 watched.measurer.measure_output(True)
-            yield watched.module.register_forward_hook(_Hook(self, index))
+            yield watched.module.register_forward_hook(ModelHook(partial(self._saw_output, index)))
         for module in self.model.modules():
             if getattr(module, "inplace", False):
-                yield module.register_forward_pre_hook(self._before_in_place)
-        yield self.model.register_forward_hook(self._after_model)
+                yield module.register_forward_pre_hook(ModelHook(self._before_in_place))
+        yield self.model.register_forward_hook(ModelHook(self._after_model))
 
     def close(self) -> None:
         """Removes every hook."""
@@ -209,8 +211,7 @@ class ActivationMeter:
         if given is not None and any(o.tensor is given for o in self._pending):
             self.flush()
 
-    def saw(self, index: int, output: Any) -> None:
-        """A watched module has put something out."""
+    def _saw_output(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
         watched = self.watched[index]
         tensor = _first_tensor(output)
         if tensor is None:
@@ -406,17 +407,6 @@ class ActivationMeter:
         if seen < SAMPLES_NEEDED:
             return float("nan")
         return float(np.mean(active < ACTIVE_SHARE * seen))
-
-
-class _Hook:
-    """The forward hook of one watched module."""
-
-    def __init__(self, meter: ActivationMeter, index: int) -> None:
-        self._meter = meter
-        self._index = index
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._meter.saw(self._index, output)
 
 
 def _chosen(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gradkern.monitor.model_hooks import ModelHook
 from gradkern.monitor.monitor import Monitor
 from gradkern.monitor.report import Report
 
@@ -53,7 +54,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self.monitor = Monitor(model, inner, **self._options)
         self._losses.clear()
         # The Trainer tells callbacks no loss; a model that is given labels returns it.
-        self._handle = model.register_forward_hook(self._keep_loss, with_kwargs=True)
+        self._handle = model.register_forward_hook(ModelHook(self._keep_loss), with_kwargs=True)
         self._native = torch.nn.utils.clip_grad_norm_
         torch.nn.utils.clip_grad_norm_ = self._clip
 

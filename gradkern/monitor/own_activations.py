@@ -7,6 +7,7 @@ from torch import nn
 
 from gradkern.activations import ActivationStats
 from gradkern.monitor.activation_kinds import kind_of
+from gradkern.monitor.model_hooks import StatisticsHook
 from gradkern.monitor.own_statistics import OwnModule, OwnStatistics
 from gradkern.nn.activation_module import ActivationModule
 
@@ -36,7 +37,7 @@ class OwnActivation(OwnModule):
 
     def measure_output(self, enabled: bool) -> None:
         """Sets the module's ``on_stats``, or puts it back."""
-        self._module.on_stats = self._take if enabled else None
+        self._module.on_stats = StatisticsHook(self._take) if enabled else None
         # Only where units can die are they counted.
         counts = enabled and self._kind.can_die
         self._module.channel_dim = self._unit_axis if counts else self._own_axis

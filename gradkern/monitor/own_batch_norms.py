@@ -7,6 +7,7 @@ from torch import nn
 
 from gradkern.batch_norm_stats import BatchNormStats
 from gradkern.monitor.activation_kinds import is_activation, kind_of
+from gradkern.monitor.model_hooks import StatisticsHook
 from gradkern.monitor.own_statistics import OwnModule, OwnStatistics
 from gradkern.nn.batch_norm import FusedBatchNorm
 
@@ -32,7 +33,7 @@ class OwnBatchNorm(OwnModule):
 
     def measure_output(self, enabled: bool) -> None:
         """Sets the module's ``on_stats``, or puts it back."""
-        self._module.on_stats = self._take if enabled else None
+        self._module.on_stats = StatisticsHook(self._take) if enabled else None
         self._module.measures_output = enabled
 
     def _take(self, module: FusedBatchNorm, stats: BatchNormStats) -> None:

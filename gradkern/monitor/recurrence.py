@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradkern import ops
+from gradkern.monitor.model_hooks import ModelHook
 from gradkern.monitor.record import Floats
 
 # One sequence at every 16th measured step: a weight changes slowly, and a probe is a forward and a
@@ -35,7 +36,7 @@ class RecurrenceMeter:
         self._inputs: dict[int, Tensor] = {}
         self._turn = 0
         self.handles: list[RemovableHandle] = [
-            module.register_forward_hook(self._remember(i))
+            module.register_forward_hook(ModelHook(self._remember(i)))
             for i, (_, module) in enumerate(self.watched)
         ]
 

@@ -100,11 +100,12 @@ inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, Visit v
     }
     return visit(from, kNew + 2 * kLanes - n);
   }
+  const Prefetch prefetch;
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t at = std::min(i, n - kLanes);
     for (int k = 0; k < kIn; k++) {
       from[k] = in[k] + at;
-      prefetch_after(from[k]);
+      prefetch.after(from[k]);
     }
     visit(from, at == i ? nullptr : kNew + kLanes - (i - at));
   }
@@ -154,6 +155,7 @@ template <class T>
                                                squares[kBatchNormColumns] = {};
   for (int64_t j = 0; j < runs.size; j++) shift[j] = as_double(x + j);
   std::fill(shift + runs.size, shift + kBatchNormColumns, 0.0);
+  const Prefetch prefetch;
   T padded[kLanes] = {};
   for (int64_t r = 0; r < runs.count; r += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, runs.count - r);
@@ -163,7 +165,7 @@ template <class T>
       Pack<double> sums = Pack<double>::load(sum + j), of_squares = Pack<double>::load(squares + j);
       for (int64_t row = r; row < r + rows; row++) {
         const T* at = x + row * runs.stride + j;
-        prefetch_rows_after(at, kRowsAtOnce, runs.stride);
+        prefetch.rows_after(at, kRowsAtOnce, runs.stride);
         if (j + kLanes > runs.size) {
           std::memcpy(padded, at, (runs.size - j) * sizeof(T));
           at = padded;
@@ -417,6 +419,7 @@ template <class Formula, class T, Layout kLayout>
   } else {
     // Columns behind the last one are added up too, and mean nothing.
     alignas(64) double of_dz[kBatchNormColumns] = {}, of_dz_xhat[kBatchNormColumns] = {};
+    const Prefetch prefetch;
     T padded[3][kLanes] = {};
     for (int64_t r = 0; r < runs.count; r += kRowsAtOnce) {
       const int64_t rows = std::min(kRowsAtOnce, runs.count - r);
@@ -430,7 +433,7 @@ template <class Formula, class T, Layout kLayout>
         for (int64_t row = r; row < r + rows; row++) {
           const int64_t at = row * runs.stride + j;
           std::array<const T*, 3> from{x + at, residual + at, g + at};
-          for (const T* row_of : from) prefetch_rows_after(row_of, kRowsAtOnce, runs.stride);
+          for (const T* row_of : from) prefetch.rows_after(row_of, kRowsAtOnce, runs.stride);
           if (j + kLanes > runs.size) {
             for (int k = 0; k < 3; k++) {
               std::memcpy(padded[k], from[k], (runs.size - j) * sizeof(T));

@@ -29,17 +29,18 @@ inline void map_elements(const std::array<const T*, kIn>& in, const std::array<T
     map(x, y);
     for (int k = 0; k < kOut; k++) store(y[k], to[k]);
   };
+  const Prefetch prefetch;
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     std::array<const T*, kIn> from;
     std::array<T*, kOut> to;
     for (int k = 0; k < kIn; k++) {
       from[k] = in[k] + i;
-      prefetch_after(from[k]);
+      prefetch.after(from[k]);
     }
     for (int k = 0; k < kOut; k++) {
       to[k] = out[k] + i;
-      prefetch_for_writing_after(to[k]);
+      prefetch.for_writing_after(to[k]);
     }
     step(from, to);
   }
@@ -70,9 +71,10 @@ GRADKERN_INLINE void map_group(T* at, const Map& map) {
 // Replaces every element x of `data` by map(x); the last few by way of a padded copy.
 template <class T, class Map>
 GRADKERN_INLINE void map_in_place(T* data, int64_t n, const Map& map) {
+  const Prefetch prefetch;
   int64_t i = 0;
   for (; i + kGroup<T> <= n; i += kGroup<T>) {
-    prefetch_for_writing_after(data + i);
+    prefetch.for_writing_after(data + i);
     map_group(data + i, map);
   }
   if (i == n) return;

@@ -28,6 +28,7 @@ GRADKERN_INLINE void map_indexed_vectors(const std::array<const T*, kIn>& in,
     map(i, x, y);
     for (int k = 0; k < kOut; k++) store_vector<T>(y[k], to[k]);
   };
+  const Prefetch prefetch;
   // One loop for whole vectors and for the padded rest: one copy of the arithmetic.
   T padded_in[kIn][kSize] = {}, padded_out[kOut][kSize];
   for (int64_t i = 0; i < n; i += kSize) {
@@ -37,14 +38,14 @@ GRADKERN_INLINE void map_indexed_vectors(const std::array<const T*, kIn>& in,
     std::array<T*, kOut> to;
     for (int k = 0; k < kIn; k++) {
       from[k] = in[k] + i;
-      prefetch_after(from[k]);
+      prefetch.after(from[k]);
       if (whole) continue;
       std::memcpy(padded_in[k], from[k], rest);
       from[k] = padded_in[k];
     }
     for (int k = 0; k < kOut; k++) {
       to[k] = whole ? out[k] + i : padded_out[k];
-      prefetch_for_writing_after(to[k]);
+      prefetch.for_writing_after(to[k]);
     }
     step(i, from, to);
     if (whole) continue;
@@ -68,6 +69,7 @@ inline void map_rows(const std::array<const T*, kIn>& in, const std::array<T*, k
                      int64_t rows, int64_t stride, int64_t n, Prepare prepare, Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
   constexpr int64_t kRowsAtOnce = 8;
+  const Prefetch prefetch;
   T padded_in[kIn][kSize] = {}, padded_out[kOut][kSize];
   for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
     const int64_t behind = std::min(first + kRowsAtOnce, rows);
@@ -80,7 +82,7 @@ inline void map_rows(const std::array<const T*, kIn>& in, const std::array<T*, k
         std::array<VectorOf<T>, kIn> x;
         std::array<VectorOf<T>, kOut> y;
         for (int k = 0; k < kIn; k++) {
-          prefetch_rows_after(in[k] + at, kRowsAtOnce, stride);
+          prefetch.rows_after(in[k] + at, kRowsAtOnce, stride);
           if (!whole) std::memcpy(padded_in[k], in[k] + at, rest);
           x[k] = load_vector<T>(whole ? in[k] + at : padded_in[k]);
         }
@@ -100,6 +102,7 @@ template <class T, int kIn, int kOut, class Map>
 inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out, int64_t n,
                     Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
+  const Prefetch prefetch;
   const bool is_short = n < kSize;
   const int64_t last = is_short ? 0 : n - kSize;
   // Copied before anything is written: an output may be one of the inputs.
@@ -112,12 +115,12 @@ inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kO
     std::array<VectorOf<T>, kIn> x;
     std::array<VectorOf<T>, kOut> y;
     for (int k = 0; k < kIn; k++) {
-      prefetch_after(in[k] + at);
+      prefetch.after(in[k] + at);
       x[k] = load_vector<T>(i < last ? in[k] + at : last_in[k]);
     }
     map(x, y);
     for (int k = 0; k < kOut; k++) {
-      prefetch_for_writing_after(out[k] + at);
+      prefetch.for_writing_after(out[k] + at);
       store_vector<T>(y[k], is_short ? short_out[k] : out[k] + at);
     }
   }

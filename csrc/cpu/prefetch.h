@@ -18,24 +18,39 @@ inline constexpr int kPrefetchBytes = 2048;
 // level asks: another tenth of the bandwidth.
 inline constexpr int kEarlierPrefetchBytes = 6144;
 
-// `at`: what the loop reads now. May be called for addresses behind the end.
-GRADKERN_INLINE void prefetch_after(const void* at) {
-  __builtin_prefetch(static_cast<const char*>(at) + kPrefetchBytes);
-}
-GRADKERN_INLINE void prefetch_twice_after(const void* at) {
-  prefetch_after(at);
-  __builtin_prefetch(static_cast<const char*>(at) + kEarlierPrefetchBytes, 0, 2);
-}
+// AMD's do not stop there: on an EPYC with AVX-512 asking costs a fifth of an elementwise loop over
+// 8 MB, and gains nothing over 128 MB.
+#if defined(__x86_64__)
+inline const bool kPrefetchPays = !__builtin_cpu_is("amd");
+#else
+inline const bool kPrefetchPays = true;
+#endif
 
-// The same of what it writes: elements, 1.1 to 1.2 times as fast.
-GRADKERN_INLINE void prefetch_for_writing_after(void* at) {
-  __builtin_prefetch(static_cast<char*>(at) + kPrefetchBytes, 1);
-}
+// A loop makes one of its own before it begins: then the question is in a register.
+class Prefetch {
+ public:
+  // `at`: what the loop reads now. May be called for addresses behind the end.
+  GRADKERN_INLINE void after(const void* at) const {
+    if (pays_) __builtin_prefetch(static_cast<const char*>(at) + kPrefetchBytes);
+  }
+  GRADKERN_INLINE void twice_after(const void* at) const {
+    after(at);
+    if (pays_) __builtin_prefetch(static_cast<const char*>(at) + kEarlierPrefetchBytes, 0, 2);
+  }
 
-// The same of a loop over rows: the same place `rows` of them later.
-template <class T>
-GRADKERN_INLINE void prefetch_rows_after(const T* at, int64_t rows, int64_t stride) {
-  __builtin_prefetch(at + rows * stride);
-}
+  // The same of what it writes: elements, 1.1 to 1.2 times as fast.
+  GRADKERN_INLINE void for_writing_after(void* at) const {
+    if (pays_) __builtin_prefetch(static_cast<char*>(at) + kPrefetchBytes, 1);
+  }
+
+  // The same of a loop over rows: the same place `rows` of them later.
+  template <class T>
+  GRADKERN_INLINE void rows_after(const T* at, int64_t rows, int64_t stride) const {
+    if (pays_) __builtin_prefetch(at + rows * stride);
+  }
+
+ private:
+  const bool pays_ = kPrefetchPays;
+};
 
 }  // namespace gradkern::cpu

@@ -79,11 +79,12 @@ inline void store_some(const ValueOf<T>& x, T* to, int64_t count) {
 template <class Formula, class T, class Visit>
 inline void each_pack(const Inputs<T, Formula::kInputs>& in, int64_t n, Visit visit) {
   using Elements = decltype(load(in[0]));
+  const Prefetch prefetch;
   std::array<Elements, Formula::kInputs> x;
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     for (int k = 0; k < Formula::kInputs; k++) {
-      prefetch_after(in[k] + i);
+      prefetch.after(in[k] + i);
       x[k] = load(in[k] + i);
     }
     visit(i, x);
@@ -142,10 +143,11 @@ SoftmaxPartial sums_of(const Inputs<T, Formula::kInputs>& in, int64_t n, NarrowO
     constexpr double kNothing = -std::numeric_limits<double>::infinity();
     Value extremes[4];
     for (Value& extreme : extremes) extreme = formulas::constant<Value>(kNothing);
+    const Prefetch prefetch;
     int64_t i = 0;
     for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
       for (int k = 0; k < 4; k++) {
-        prefetch_after(in[0] + i + k * kLanes);
+        prefetch.after(in[0] + i + k * kLanes);
         extremes[k] = larger(load(in[0] + i + k * kLanes).narrow, extremes[k]);
       }
     }

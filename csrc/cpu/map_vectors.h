@@ -20,37 +20,36 @@ template <class T, int kIn, int kOut, class Map>
 GRADKERN_INLINE void map_indexed_vectors(const std::array<const T*, kIn>& in,
                                          const std::array<T*, kOut>& out, int64_t n, Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
-  const auto step = [&](int64_t i, const std::array<const T*, kIn>& from,
-                        const std::array<T*, kOut>& to) __attribute__((always_inline)) {
-    std::array<VectorOf<T>, kIn> x;
-    std::array<VectorOf<T>, kOut> y;
-    for (int k = 0; k < kIn; k++) x[k] = load_vector<T>(from[k]);
-    map(i, x, y);
-    for (int k = 0; k < kOut; k++) store_vector<T>(y[k], to[k]);
-  };
   const Prefetch prefetch;
-  // One loop for whole vectors and for the padded rest: one copy of the arithmetic.
+  const int64_t whole = n - n % kSize;
+  const size_t rest = (n - whole) * sizeof(T);
   T padded_in[kIn][kSize] = {}, padded_out[kOut][kSize];
-  for (int64_t i = 0; i < n; i += kSize) {
-    const bool whole = i + kSize <= n;
-    const size_t rest = whole ? 0 : (n - i) * sizeof(T);
-    std::array<const T*, kIn> from;
-    std::array<T*, kOut> to;
+  std::array<const T*, kIn> from = in;
+  std::array<T*, kOut> to = out;
+  // One loop, gone through once more for the rest: one copy of the arithmetic.
+  for (int64_t first = 0, count = whole;; first = whole, count = kSize) {
+    for (int64_t i = 0; i < count; i += kSize) {
+      std::array<VectorOf<T>, kIn> x;
+      std::array<VectorOf<T>, kOut> y;
+      for (int k = 0; k < kIn; k++) {
+        prefetch.after(from[k] + i);
+        x[k] = load_vector<T>(from[k] + i);
+      }
+      map(first + i, x, y);
+      for (int k = 0; k < kOut; k++) {
+        prefetch.for_writing_after(to[k] + i);
+        store_vector<T>(y[k], to[k] + i);
+      }
+    }
+    if (first + count >= n) break;
     for (int k = 0; k < kIn; k++) {
-      from[k] = in[k] + i;
-      prefetch.after(from[k]);
-      if (whole) continue;
-      std::memcpy(padded_in[k], from[k], rest);
+      std::memcpy(padded_in[k], in[k] + whole, rest);
       from[k] = padded_in[k];
     }
-    for (int k = 0; k < kOut; k++) {
-      to[k] = whole ? out[k] + i : padded_out[k];
-      prefetch.for_writing_after(to[k]);
-    }
-    step(i, from, to);
-    if (whole) continue;
-    for (int k = 0; k < kOut; k++) std::memcpy(out[k] + i, padded_out[k], rest);
+    for (int k = 0; k < kOut; k++) to[k] = padded_out[k];
   }
+  if (rest == 0) return;
+  for (int k = 0; k < kOut; k++) std::memcpy(out[k] + whole, padded_out[k], rest);
 }
 
 // The same for a map(x, y) to which places are nothing.

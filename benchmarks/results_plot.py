@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from benchmarks.measurement import Measurement, Run
 
@@ -39,7 +39,9 @@ def draw(run: Run, path: Path) -> None:
         if limit is not None:
             axes.plot([limit, limit], [height - 0.45, height + 0.45], color="black", linewidth=2)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    lowest, highest = axes.get_xlim()
+    few_percent = highest < 2 * lowest  # apart, as when a training is watched
+    axes.xaxis.set_major_locator(MaxNLocator(8) if few_percent else LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}x")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.axvline(1, color="black", linewidth=0.8)

@@ -57,7 +57,7 @@ inline xsimd::batch<double> scalef(xsimd::batch<double> p, xsimd::batch<double> 
 }
 #endif
 
-// p * 2^n for a normal 2^n. For n = -bias it is that, or 0.
+// p * 2^n for a normal 2^n. (2^-bias is not, and may be taken for 0.)
 template <class T>
 inline xsimd::batch<T> times_normal_power_of_two(xsimd::batch<T> p, xsimd::batch<T> n) {
 #if defined(__AVX512F__)

@@ -92,8 +92,9 @@ class Monitor:
         include, exclude: shell-style patterns of the names of parameters and modules.
         max_history: for how many steps the numbers of each layer are kept; where there are more,
             they are thinned evenly over the run.
-        updates: ``"sampled"``: at most 4096 elements of a parameter and 0.5% of all; ``"exact"``:
-            all of them, which holds a copy of the parameters during the optimizers' step; None.
+        updates: ``"sampled"``: at most 4096 elements of a parameter and 0.5% of all (of a small
+            model that is too few to say anything of its biases); ``"exact"``: all of them, which
+            holds a copy of the parameters during the optimizers' step; None.
         activations: ``"sampled"``: of outputs with more than 65,536 elements that many, in whole
             rows of the batch, at each step others; ``"exact"``: all elements, which reads every
             output once more; None: none. What gradkern's own modules put out is measured whole, in

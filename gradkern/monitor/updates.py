@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradkern.monitor.measuring import measure
+from gradkern.monitor.record import LEAST_SAMPLES
 
 UpdateMode = Literal["sampled", "exact"] | None
 
@@ -23,7 +24,8 @@ def sample_sizes(numels: Sequence[int]) -> list[int]:
     """How many elements of each tensor are sampled.
 
     At most 4096 of a tensor and 0.5% of all elements together; what small tensors leave goes to
-    larger ones. A tensor may get none where 0.5% is less than one element each.
+    larger ones. Of a small model the smallest tensors, its biases, get none, where the others would
+    get too few to say anything.
 
     Args:
         numels: number of elements of each tensor.
@@ -35,10 +37,14 @@ def sample_sizes(numels: Sequence[int]) -> list[int]:
         >>> from gradkern.monitor.updates import sample_sizes
         >>> sample_sizes([10_000_000, 100]), sample_sizes([3000, 3000])
         ([4096, 100], [15, 15])
+        >>> sample_sizes([1000, 10])
+        [5, 0]
     """
     budget = int(SHARE_OF_ALL * sum(numels))
     sizes = [0] * len(numels)
-    wanted = sorted(range(len(numels)), key=lambda i: numels[i])
+    affordable = budget // LEAST_SAMPLES
+    by_size = sorted(range(len(numels)), key=lambda i: numels[i])
+    wanted = by_size[max(len(by_size) - affordable, 0) :]
     for position, i in enumerate(wanted):
         fair = budget // (len(wanted) - position)
         sizes[i] = min(numels[i], ELEMENTS_PER_TENSOR, fair)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradkern
 from gradkern.monitor import StepRecord
+from gradkern.monitor.record import LEAST_SAMPLES
 from gradkern.monitor.updates import ELEMENTS_PER_TENSOR, UpdateMeter, sample_sizes
 
 
@@ -123,6 +124,16 @@ def test_sample_sizes_keep_both_limits() -> None:
     assert min(sizes) > 0
     assert sample_sizes([10**9]) == [4096]
     assert sample_sizes([]) == []
+    assert sample_sizes([1, 2]) == [0, 0]
+
+
+def test_samples_of_a_small_model_are_its_weights() -> None:
+    """Two elements of each parameter would say nothing of any."""
+    layers = 12 * [1024, 32] + [128, 4]  # weight, bias
+    sizes = sample_sizes(layers)
+    assert sum(sizes) <= 0.005 * sum(layers)
+    assert min(sizes[::2]) >= LEAST_SAMPLES
+    assert all(size == 0 or size >= LEAST_SAMPLES for size in sizes)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed", "strided"])

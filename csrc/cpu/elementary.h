@@ -48,20 +48,15 @@ inline xsimd::batch<T> power_of_two(xsimd::batch<T> n) {
   return xsimd::bitwise_cast<T>(xsimd::bitwise_cast<Integer>(shifted) << Constants::kMantissa);
 }
 
-#if defined(__AVX512F__)
-inline xsimd::batch<float> scalef(xsimd::batch<float> p, xsimd::batch<float> n) {
-  return _mm512_scalef_ps(p, n);
-}
-inline xsimd::batch<double> scalef(xsimd::batch<double> p, xsimd::batch<double> n) {
-  return _mm512_scalef_pd(p, n);
-}
-#endif
-
 // p * 2^n for a normal 2^n. (2^-bias is not, and may be taken for 0.)
 template <class T>
 inline xsimd::batch<T> times_normal_power_of_two(xsimd::batch<T> p, xsimd::batch<T> n) {
 #if defined(__AVX512F__)
-  return scalef(p, n);
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_scalef_ps(p, n);
+  } else {
+    return _mm512_scalef_pd(p, n);
+  }
 #else
   return p * power_of_two(n);
 #endif
@@ -71,11 +66,11 @@ inline xsimd::batch<T> times_normal_power_of_two(xsimd::batch<T> p, xsimd::batch
 template <class T>
 inline xsimd::batch<T> times_power_of_two(xsimd::batch<T> p, xsimd::batch<T> n) {
 #if defined(__AVX512F__)
-  return scalef(p, n);
+  return times_normal_power_of_two(p, n);  // the instruction takes any n
 #else
   const xsimd::batch<T> round(ExpConstants<T>::kRound);
   const xsimd::batch<T> half = (n * xsimd::batch<T>(T(0.5)) + round) - round;
-  return p * power_of_two(half) * power_of_two(n - half);
+  return times_normal_power_of_two(times_normal_power_of_two(p, half), n - half);
 #endif
 }
 
@@ -97,6 +92,14 @@ inline xsimd::batch<T> nearest_power_of_two(xsimd::batch<T> x) {
   return xsimd::fma(x, xsimd::batch<T>(T(1.4426950408889634074)), round) - round;
 }
 
+// x - n ln(2)
+template <class T>
+inline xsimd::batch<T> reduced_by(xsimd::batch<T> n, xsimd::batch<T> x) {
+  using Constants = ExpConstants<T>;
+  const auto r = xsimd::fnma(n, xsimd::batch<T>(Constants::kLn2High), x);
+  return xsimd::fnma(n, xsimd::batch<T>(Constants::kLn2Low), r);
+}
+
 template <class T>
 inline xsimd::batch<T> exp_of_batch(xsimd::batch<T> x) {
   using Batch = xsimd::batch<T>;
@@ -105,9 +108,7 @@ inline xsimd::batch<T> exp_of_batch(xsimd::batch<T> x) {
   const Batch bounded =
       xsimd::max(Batch(Constants::kLowest), xsimd::min(Batch(Constants::kHighest), x));
   const Batch n = nearest_power_of_two<T>(bounded);
-  Batch r = xsimd::fnma(n, Batch(Constants::kLn2High), bounded);
-  r = xsimd::fnma(n, Batch(Constants::kLn2Low), r);
-  return times_power_of_two(exp_of_reduced<T>(r), n);
+  return times_power_of_two(exp_of_reduced<T>(reduced_by<T>(n, bounded)), n);
 }
 
 // value * scale, as formulas::SplitExp. At kLowestSplit = (2 - 2 * kBias) ln(2) and below, the
@@ -128,12 +129,9 @@ struct SplitExpOfBatch {
 template <class T, class... Rest>
 inline SplitExpOfBatch<T> split_exp_of_batch(xsimd::batch<T> x, Rest... rest) {
   using Batch = xsimd::batch<T>;
-  using Constants = ExpConstants<T>;
-  const Batch bounded = xsimd::max(Batch(Constants::kLowestSplit), x);
+  const Batch bounded = xsimd::max(Batch(ExpConstants<T>::kLowestSplit), x);
   const Batch n = nearest_power_of_two<T>(bounded);
-  Batch r = xsimd::fnma(n, Batch(Constants::kLn2High), bounded);
-  r = (xsimd::fnma(n, Batch(Constants::kLn2Low), r) + ... + rest);
-  return {exp_of_reduced<T>(r), n};
+  return {exp_of_reduced<T>((reduced_by<T>(n, bounded) + ... + rest)), n};
 }
 
 // Kept out of Pack::generate's lambda: the loop over the parts is what the compiler unrolls.

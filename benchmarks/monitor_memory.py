@@ -26,7 +26,8 @@ def simulated(model: nn.Module, max_history: int = 200) -> gradkern.Monitor:
     """A monitor on a model whose gradients are random and stay."""
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
-    return gradkern.Monitor(model, on_alert=None, max_history=max_history)
+    # Nothing runs the model, so there are no outputs.
+    return gradkern.Monitor(model, on_alert=None, max_history=max_history, activations=None)
 
 
 def share_of(model: nn.Module, steps: int = 250) -> dict[str, float]:

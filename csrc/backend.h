@@ -54,7 +54,8 @@ struct TensorSpan {
   int64_t segment;
   DType dtype;
 
-  int64_t segments() const { return segment == 0 ? 1 : numel / segment; }
+  // A division of 64 bits takes 40 cycles and more on Intel's processors before Ice Lake.
+  int64_t segments() const { return segment == numel ? 1 : numel / segment; }
 };
 
 struct TensorSpans {

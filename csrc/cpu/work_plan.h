@@ -16,12 +16,10 @@ namespace gradkern::cpu {
 // 64 KiB of float32: a chunk that must be read twice is still in the second-level cache.
 inline constexpr int64_t kChunk = 16384;
 
-// One chunk: elements [begin, begin + size) of the tensor's `segment`th segment.
+// One chunk: elements [begin, begin + size) of a tensor, all in one of its segments.
 struct Chunk {
   int64_t tensor;
-  int64_t segment;  // within the tensor
-  int64_t chunk;    // within the segment
-  int64_t begin;    // within the tensor
+  int64_t begin;
   int64_t size;
   int64_t global_chunk;    // over the whole list
   int64_t global_segment;  // over the whole list
@@ -62,14 +60,22 @@ class WorkPlan {
       const TensorSpan& span = tensors_[tensor];
       const int64_t per_segment = chunks_per_segment(tensor);
       const int64_t cost = cost_per_chunk(tensor);
-      const int64_t total = span.segments() * per_segment;
-      int64_t i = std::max<int64_t>(0, (begin - parts_[tensor].cost + cost - 1) / cost);
+      const int64_t total = parts_[tensor + 1].chunk - parts_[tensor].chunk;
+      // Only the first tensor can have begun before, so only there is something to divide; of many
+      // small tensors divisions would take a third of the time.
+      const int64_t before = begin - parts_[tensor].cost;
+      int64_t i = before > 0 ? (before + cost - 1) / cost : 0;
+      int64_t segment = i < per_segment ? 0 : i / per_segment;
+      int64_t chunk = i - segment * per_segment;
       for (; i < total && parts_[tensor].cost + i * cost < end; i++) {
-        const int64_t segment = i / per_segment, chunk = i % per_segment;
         const int64_t offset = chunk * kChunk;
-        visit(Chunk{tensor, segment, chunk, segment * span.segment + offset,
+        visit(Chunk{tensor, segment * span.segment + offset,
                     std::min(kChunk, span.segment - offset), parts_[tensor].chunk + i,
                     parts_[tensor].segment + segment});
+        if (++chunk == per_segment) {
+          chunk = 0;
+          segment++;
+        }
       }
     }
   }

@@ -71,6 +71,62 @@ std::optional<TensorSpan> span_of(PyObject* object) {
   return TensorSpan{static_cast<char*>(tensor.data) + tensor.byte_offset, *numel, *numel, *dtype};
 }
 
+// The attribute `grad` of one object after the other. What the name means is asked once for all of
+// a type.
+class GradAttribute {
+ public:
+  // Null, with a Python exception set, if it fails.
+  py::object operator()(PyObject* object) {
+    PyTypeObject* type = Py_TYPE(object);
+    if (type != type_) look_up(type);
+    PyObject* getter = getter_.ptr();
+    PyObject* value = getter == nullptr ? PyObject_GetAttr(object, name())
+                                        : Py_TYPE(getter)->tp_descr_get(
+                                              getter, object, reinterpret_cast<PyObject*>(type));
+    return py::reinterpret_steal<py::object>(value);
+  }
+
+ private:
+  static PyObject* name() {
+    static PyObject* const interned = PyUnicode_InternFromString("grad");
+    return interned;
+  }
+
+  // Only of a getter in C, which goes before what an object itself has under the name.
+  void look_up(PyTypeObject* type) {
+    type_ = type;
+    getter_ = py::object();
+    if (type->tp_getattro != PyObject_GenericGetAttr) return;
+    auto found = py::reinterpret_steal<py::object>(
+        PyObject_GetAttr(reinterpret_cast<PyObject*>(type), name()));
+    if (!found) {
+      forget_error();
+    } else if (Py_TYPE(found.ptr()) == &PyGetSetDescr_Type) {
+      getter_ = std::move(found);
+    }
+  }
+
+  PyTypeObject* type_ = nullptr;
+  py::object getter_;
+};
+
+// Asks for a tensor's object, and later for what the object's first member points to, which is the
+// tensor (torch 2.10 to 2.14; elsewhere this asks in vain). Reading a parameter's gradient goes
+// from one pointer to the next; of 2000 that have left the cache it takes 1.6 times as long without
+// this.
+void prefetch_object(PyObject* object) { __builtin_prefetch(object); }
+void prefetch_tensor_of(PyObject* object) {
+  constexpr Py_ssize_t kBytes = sizeof(PyObject) + sizeof(void*);
+  if (Py_TYPE(object)->tp_basicsize < kBytes) return;
+  const char* tensor = *reinterpret_cast<const char**>(object + 1);
+  for (int line = 0; line < 3; line++) __builtin_prefetch(tensor + 64 * line);
+}
+
+// Gradients that are found before the first of them is looked at.
+constexpr size_t kBlock = 16;
+// How far ahead of the parameter that is looked at.
+constexpr size_t kObjectsAhead = 24, kTensorsAhead = 16;
+
 // Gradients are alike in this: one is asked.
 bool is_inference(const py::list& tensors) {
   return tensors[0].attr("is_inference")().cast<bool>();
@@ -90,30 +146,42 @@ void read_gradients_through(const py::object& exchange, const py::tuple& types) 
 
 std::optional<TorchGradients> torch_gradients(const py::list& parameters) {
   if (g_tensor_from_object == nullptr) return std::nullopt;
-  static PyObject* const grad_name = PyUnicode_InternFromString("grad");
+  GradAttribute grad_of;
   TorchGradients gradients;
   std::vector<Extent> extents;
   gradients.spans.reserve(parameters.size());
   extents.reserve(parameters.size());
   // By index and with the present size: an attribute's getter may change the list.
-  for (size_t i = 0; i < parameters.size(); i++) {
-    const py::object parameter = parameters[i];
-    const auto grad =
-        py::reinterpret_steal<py::object>(PyObject_GetAttr(parameter.ptr(), grad_name));
-    if (!grad) {
-      forget_error();
-      return std::nullopt;
+  size_t next = 0;
+  const auto ahead = [&](size_t distance, auto prefetch) {
+    if (next + distance < parameters.size()) {
+      prefetch(PyList_GET_ITEM(parameters.ptr(), static_cast<Py_ssize_t>(next + distance)));
     }
-    if (grad.is_none()) continue;
-    if (!is_plain(grad.ptr())) return std::nullopt;
-    const std::optional<TensorSpan> span = span_of(grad.ptr());
-    if (!span) return std::nullopt;
-    gradients.promoted =
-        gradients.spans.empty() ? span->dtype : promote(gradients.promoted, span->dtype);
-    const char* begin = static_cast<const char*>(span->data);
-    extents.push_back({begin, begin + span->numel * element_size(span->dtype)});
-    gradients.spans.push_back(*span);
-    gradients.tensors.append(grad);
+  };
+  while (next < parameters.size()) {
+    const size_t first = gradients.tensors.size();
+    for (const size_t end = next + kBlock; next < end && next < parameters.size(); next++) {
+      ahead(kObjectsAhead, prefetch_object);
+      ahead(kTensorsAhead, prefetch_tensor_of);
+      const py::object parameter = parameters[next];
+      const py::object grad = grad_of(parameter.ptr());
+      if (!grad) {
+        forget_error();
+        return std::nullopt;
+      }
+      if (grad.is_none()) continue;
+      if (!is_plain(grad.ptr())) return std::nullopt;
+      prefetch_tensor_of(grad.ptr());
+      gradients.tensors.append(grad);
+    }
+    for (size_t i = first; i < gradients.tensors.size(); i++) {
+      const std::optional<TensorSpan> span = span_of(gradients.tensors[i].ptr());
+      if (!span) return std::nullopt;
+      gradients.promoted = i == 0 ? span->dtype : promote(gradients.promoted, span->dtype);
+      const char* begin = static_cast<const char*>(span->data);
+      extents.push_back({begin, begin + span->numel * element_size(span->dtype)});
+      gradients.spans.push_back(*span);
+    }
   }
   if (gradients.spans.empty() || is_inference(gradients.tensors) || share_memory(extents)) {
     return std::nullopt;

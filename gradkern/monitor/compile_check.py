@@ -29,8 +29,9 @@ def require_hooks(meter: ActivationMeter, record: StepRecord) -> None:
         # Some were merely not called, unless they are in a part that is compiled.
         missing = [name for name in missing if _is_compiled(meter.model, name)]
     if missing and meter.uses_compile:
+        named = [name or type(meter.model).__name__ for name in missing[:3]]
         raise RuntimeError(
-            f"the hooks of {len(missing)} modules ({', '.join(missing[:3])}"
+            f"the hooks of {len(missing)} module(s) ({', '.join(named)}"
             f"{', ...' if len(missing) > 3 else ''}) were not called: the model was compiled by "
             "torch.compile and run before the monitor was made. Make the monitor before the first "
             "call of the compiled model, or call torch.compiler.reset() after making it, so that "

@@ -1,4 +1,5 @@
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,13 @@ def activation(
     outputs: list[npt.NDArray[Any]],
     parameters: list[float],
 ) -> None: ...
-def read_gradients_through(exchange: object, types: tuple[type, ...]) -> None: ...
+def read_gradients_through(exchange: object, examples: tuple[object, ...]) -> None: ...
 def clip_grad_norm(
-    parameters: list[Any], max_norm: float, norm_type: float
-) -> tuple[list[torch.Tensor], float, int] | None: ...
+    parameters: list[Any],
+    max_norm: float,
+    norm_type: float,
+    say_written: Callable[[list[torch.Tensor]], None],
+) -> tuple[float, int] | None: ...
 def gated(
     activation: int, gate: npt.NDArray[Any], up: npt.NDArray[Any], output: npt.NDArray[Any]
 ) -> None: ...

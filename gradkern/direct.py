@@ -22,7 +22,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # torch >= 2.10 has it.
 _EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 if _EXCHANGE is not None:
-    _core.read_gradients_through(_EXCHANGE, (Tensor, torch.nn.Parameter))
+    _core.read_gradients_through(_EXCHANGE, (torch.zeros(1), torch.nn.Parameter(torch.zeros(1))))
 
 
 def _is_observed() -> bool:
@@ -60,9 +60,9 @@ def clip_grad_norm_(parameters: list[Any], max_norm: float, norm_type: float) ->
     """
     if _is_observed():
         return None
-    clipped = _core.clip_grad_norm(parameters, max_norm, norm_type)
+    clipped = _core.clip_grad_norm(parameters, max_norm, norm_type, increment_version)
     if clipped is None:
         return None
-    grads, total, dtype = clipped
-    increment_version(grads)
-    return torch.tensor(total, dtype=_DTYPES[dtype], device="cpu")
+    total, dtype = clipped
+    # In half of the time that torch.tensor takes.
+    return torch.scalar_tensor(total, dtype=_DTYPES[dtype], device="cpu")

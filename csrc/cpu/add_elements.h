@@ -52,7 +52,7 @@ GRADKERN_INLINE void add_group(const T* from, Lanes& lanes) {
 // kPrefetches: not for elements that are in the cache.
 template <bool kPrefetches = true, class T, class Lanes>
 GRADKERN_INLINE int add_all(const T* data, int64_t n, double padding, Lanes& lanes) {
-  const Prefetch prefetch;
+  const Prefetch prefetch(n * sizeof(T));
   int64_t i = 0;
   for (; i + kGroup<T> <= n; i += kGroup<T>) {
     if constexpr (kPrefetches) prefetch.twice_after(data + i);

@@ -100,7 +100,7 @@ inline void each_sixteen(const std::array<const T*, kIn>& in, int64_t n, Visit v
     }
     return visit(from, kNew + 2 * kLanes - n);
   }
-  const Prefetch prefetch;
+  const Prefetch prefetch(n * sizeof(T));
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t at = std::min(i, n - kLanes);
     for (int k = 0; k < kIn; k++) {
@@ -155,7 +155,7 @@ template <class T>
                                                squares[kBatchNormColumns] = {};
   for (int64_t j = 0; j < runs.size; j++) shift[j] = as_double(x + j);
   std::fill(shift + runs.size, shift + kBatchNormColumns, 0.0);
-  const Prefetch prefetch;
+  const Prefetch prefetch(runs.count * runs.stride * sizeof(T));
   T padded[kLanes] = {};
   for (int64_t r = 0; r < runs.count; r += kRowsAtOnce) {
     const int64_t rows = std::min(kRowsAtOnce, runs.count - r);
@@ -419,7 +419,7 @@ template <class Formula, class T, Layout kLayout>
   } else {
     // Columns behind the last one are added up too, and mean nothing.
     alignas(64) double of_dz[kBatchNormColumns] = {}, of_dz_xhat[kBatchNormColumns] = {};
-    const Prefetch prefetch;
+    const Prefetch prefetch(runs.count * runs.stride * sizeof(T));
     T padded[3][kLanes] = {};
     for (int64_t r = 0; r < runs.count; r += kRowsAtOnce) {
       const int64_t rows = std::min(kRowsAtOnce, runs.count - r);

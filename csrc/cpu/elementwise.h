@@ -29,7 +29,7 @@ inline void map_elements(const std::array<const T*, kIn>& in, const std::array<T
     map(x, y);
     for (int k = 0; k < kOut; k++) store(y[k], to[k]);
   };
-  const Prefetch prefetch;
+  const Prefetch prefetch(n * sizeof(T));
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     std::array<const T*, kIn> from;
@@ -71,7 +71,7 @@ GRADKERN_INLINE void map_group(T* at, const Map& map) {
 // Replaces every element x of `data` by map(x); the last few by way of a padded copy.
 template <class T, class Map>
 GRADKERN_INLINE void map_in_place(T* data, int64_t n, const Map& map) {
-  const Prefetch prefetch;
+  const Prefetch prefetch(n * sizeof(T));
   int64_t i = 0;
   for (; i + kGroup<T> <= n; i += kGroup<T>) {
     prefetch.for_writing_after(data + i);

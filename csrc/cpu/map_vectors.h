@@ -20,7 +20,7 @@ template <class T, int kIn, int kOut, class Map>
 GRADKERN_INLINE void map_indexed_vectors(const std::array<const T*, kIn>& in,
                                          const std::array<T*, kOut>& out, int64_t n, Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
-  const Prefetch prefetch;
+  const Prefetch prefetch(n * sizeof(T));
   const int64_t whole = n - n % kSize;
   const size_t rest = (n - whole) * sizeof(T);
   T padded_in[kIn][kSize] = {}, padded_out[kOut][kSize];
@@ -68,7 +68,7 @@ inline void map_rows(const std::array<const T*, kIn>& in, const std::array<T*, k
                      int64_t rows, int64_t stride, int64_t n, Prepare prepare, Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
   constexpr int64_t kRowsAtOnce = 8;
-  const Prefetch prefetch;
+  const Prefetch prefetch(rows * stride * sizeof(T));
   T padded_in[kIn][kSize] = {}, padded_out[kOut][kSize];
   for (int64_t first = 0; first < rows; first += kRowsAtOnce) {
     const int64_t behind = std::min(first + kRowsAtOnce, rows);
@@ -101,7 +101,7 @@ template <class T, int kIn, int kOut, class Map>
 inline void map_run(const std::array<const T*, kIn>& in, const std::array<T*, kOut>& out, int64_t n,
                     Map map) {
   constexpr int kSize = VectorOf<T>::kSize;
-  const Prefetch prefetch;
+  const Prefetch prefetch(n * sizeof(T));
   const bool is_short = n < kSize;
   const int64_t last = is_short ? 0 : n - kSize;
   // Copied before anything is written: an output may be one of the inputs.

@@ -29,6 +29,11 @@ inline const bool kPrefetchPays = true;
 // A loop makes one of its own before it begins: then the question is in a register.
 class Prefetch {
  public:
+  // For a loop behind whose end another one goes on.
+  Prefetch() : pays_(kPrefetchPays) {}
+  // For one that reads so many bytes from a place on, and none behind them.
+  explicit Prefetch(int64_t bytes) : pays_(kPrefetchPays && bytes > kPrefetchBytes) {}
+
   // `at`: what the loop reads now. May be called for addresses behind the end.
   GRADKERN_INLINE void after(const void* at) const {
     if (pays_) __builtin_prefetch(static_cast<const char*>(at) + kPrefetchBytes);
@@ -50,7 +55,7 @@ class Prefetch {
   }
 
  private:
-  const bool pays_ = kPrefetchPays;
+  const bool pays_;
 };
 
 }  // namespace gradkern::cpu

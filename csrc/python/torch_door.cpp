@@ -20,9 +20,11 @@ bool has_empty(TensorSpans tensors) {
   return false;
 }
 
-// What the operator clip_grad_norm_ does: the gradients, their unrounded total norm, and the number
-// of its DType. None, with nothing touched, where the operator has to do it.
-py::object clip_grad_norm(const py::list& parameters, double max_norm, double order) {
+// What the operator clip_grad_norm_ does: the unrounded total norm, and the number of its DType.
+// None, with nothing touched, where the operator has to do it. `say_written` is called with lists
+// of the gradients.
+py::object clip_grad_norm(const py::list& parameters, double max_norm, double order,
+                          const py::function& say_written) {
   const std::optional<TorchGradients> gradients = torch_gradients(parameters);
   if (!gradients) return py::none();
   const TensorSpans spans = gradients->view();
@@ -40,15 +42,17 @@ py::object clip_grad_norm(const py::list& parameters, double max_norm, double or
     backend.norms(launch, spans, order, norms.data(), &total);
     backend.clip(launch, spans, {ClipRule::kTotalNorm, &value, nullptr, max_norm, 0}, true);
   }
-  return py::make_tuple(gradients->tensors, value, static_cast<int>(gradients->promoted));
+  gradients->say_written(say_written);
+  return py::make_tuple(value, static_cast<int>(gradients->promoted));
 }
 
 }  // namespace
 
 void define_torch_door(py::module_& m) {
-  m.def("read_gradients_through", &read_gradients_through, py::arg("exchange"), py::arg("types"));
+  m.def("read_gradients_through", &read_gradients_through, py::arg("exchange"),
+        py::arg("examples"));
   m.def("clip_grad_norm", &clip_grad_norm, py::arg("parameters"), py::arg("max_norm"),
-        py::arg("norm_type"));
+        py::arg("norm_type"), py::arg("say_written"));
 }
 
 }  // namespace gradkern

@@ -21,11 +21,14 @@ struct TorchGradients {
   DType promoted;
 
   TensorSpans view() const { return {spans.data(), static_cast<int64_t>(spans.size())}; }
+
+  // Calls say(list of tensors) until all have been in one, with what it reads in the cache.
+  void say_written(const pybind11::function& say) const;
 };
 
-// `exchange` is the capsule `__dlpack_c_exchange_api__`; `types` are the exact types it may be used
-// for.
-void read_gradients_through(const pybind11::object& exchange, const pybind11::tuple& types);
+// `exchange` is the capsule `__dlpack_c_exchange_api__`; `examples` are tensors of the exact types
+// that it may be used for.
+void read_gradients_through(const pybind11::object& exchange, const pybind11::tuple& examples);
 
 // The gradients of a list of parameters that have one; nothing if there is none, or if an operator
 // has to look at them: one is of another type, not on the CPU, not contiguous, complex, integer, an

@@ -63,6 +63,7 @@ def clip_grad_norm_(parameters: list[Any], max_norm: float, norm_type: float) ->
     clipped = _core.clip_grad_norm(parameters, max_norm, norm_type, increment_version)
     if clipped is None:
         return None
-    total, dtype = clipped
-    # Infinite where the dtype ends; torch.scalar_tensor, which is faster, raises there.
-    return torch.tensor(total, dtype=_DTYPES[dtype], device="cpu")
+    total, dtype = clipped[0], _DTYPES[clipped[1]]
+    # A third of a small call is saved; but scalar_tensor raises where the dtype ends.
+    make = torch.scalar_tensor if total <= torch.finfo(dtype).max else torch.tensor
+    return make(total, dtype=dtype, device="cpu")

@@ -53,7 +53,8 @@ def draw(run: Run, path: Path) -> None:
         "green: met, red: missed)"
     )
     facts = run.machine
-    axes.set_title(
+    # Over the figure: long titles of rows leave the axes too little room.
+    figure.suptitle(
         f"gradkern {facts['gradkern']} ({facts['cpu_isa']}) against torch {facts['torch']}, "
         f"{facts['cpu']}, {facts['threads']} threads{'' if run.judge else ', tiny stand-ins'}",
         fontsize=10,

@@ -105,6 +105,73 @@ def test_versions_are_bumped(operator_calls: list[int]) -> None:
     assert operator_calls == []
 
 
+def test_of_many_gradients_each_is_scaled_and_bumped_once(operator_calls: list[int]) -> None:
+    # More than are looked at, and said to be written, in one go; every third has none.
+    grads = [torch.full((2,), float(i + 1)) for i in range(301)]
+    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in grads]
+    for i, (parameter, grad) in enumerate(zip(parameters, grads, strict=True)):
+        parameter.grad = None if i % 3 == 0 else grad
+    before = [grad._version for grad in grads]
+    expected = math.sqrt(sum(2.0 * (i + 1) ** 2 for i in range(301) if i % 3 != 0))
+    total = gradkern.clip_grad_norm_(parameters, expected / 4)
+    assert total.item() == pytest.approx(expected, rel=1e-6)
+    for i, grad in enumerate(grads):
+        scale = 1.0 if i % 3 == 0 else 0.25
+        assert grad[0].item() == pytest.approx(scale * (i + 1), rel=1e-5)
+        assert grad._version == before[i] + (i % 3 != 0)
+    assert operator_calls == []
+
+
+class WithAttribute:
+    """Its gradient is in its own dictionary."""
+
+    def __init__(self, grad: Tensor) -> None:
+        self.grad = grad
+
+
+class WithProperty:
+    """Its gradient is computed by its type."""
+
+    def __init__(self, grad: Tensor) -> None:
+        self._grad = grad
+
+    @property
+    def grad(self) -> Tensor:
+        return self._grad
+
+
+class WithGetattribute:
+    """Its attributes are all computed."""
+
+    def __init__(self, grad: Tensor) -> None:
+        self.held = grad
+
+    def __getattribute__(self, name: str) -> Any:
+        return object.__getattribute__(self, "held" if name == "grad" else name)
+
+
+def test_gradients_of_objects_of_many_types(operator_calls: list[int]) -> None:
+    def tensor_with(grad: Tensor) -> Tensor:
+        tensor = torch.zeros_like(grad).requires_grad_()
+        tensor.grad = grad
+        # What a getter in C finds goes before this.
+        tensor.__dict__["grad"] = torch.full_like(grad, 1e9)
+        return tensor
+
+    makers: list[Callable[[Tensor], Any]] = [
+        parameter_with,
+        tensor_with,
+        WithAttribute,
+        WithProperty,
+        WithGetattribute,
+    ]
+    grads = [torch.tensor([float(i)]) for i in range(100)]
+    objects = [makers[(i + i // 7) % len(makers)](grad) for i, grad in enumerate(grads)]
+    total = gradkern.clip_grad_norm_(objects, 1e9)
+    assert total.item() == pytest.approx(math.sqrt(sum(i * i for i in range(100))), rel=1e-6)
+    assert operator_calls == []
+
+
 def test_parameters_without_gradients_are_skipped(operator_calls: list[int]) -> None:
     parameters = [*parameters_with([torch.tensor([3.0])]), torch.nn.Parameter(torch.ones(1))]
     assert gradkern.clip_grad_norm_(parameters, 1e9).item() == 3.0

@@ -129,7 +129,7 @@ void prefetch_tensor(PyObject* object) {
 template <int kMember>
 void prefetch_of_tensor(PyObject* object) {
   if (!g_objects_begin_with_tensor || !is_plain(object)) return;
-  __builtin_prefetch(first_member(object)[kMember]);
+  if (const Tensor tensor = first_member(object)) __builtin_prefetch(tensor[kMember]);
 }
 
 // Gradients that are found before the first of them is looked at.
@@ -153,7 +153,7 @@ void read_gradients_through(const py::object& exchange, const py::tuple& example
   g_objects_begin_with_tensor = true;
   for (const py::handle example : examples) {
     g_types.push_back(py::type::of(example).release().ptr());
-    const py::int_ address = example.attr("_cdata");
+    const py::object address = py::getattr(example, "_cdata", py::none());
     g_objects_begin_with_tensor &=
         address.equal(py::int_(reinterpret_cast<uintptr_t>(first_member(example.ptr()))));
   }

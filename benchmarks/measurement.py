@@ -76,6 +76,8 @@ class Measurement:
             return self.times.speedup().median
         if self.row.bar.quantity == "time":
             return self.times.time_ratio().median
+        if self.row.bar.quantity == "seconds":
+            return self.ours.median
         return self.bandwidth_share
 
     @property

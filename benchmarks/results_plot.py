@@ -17,6 +17,8 @@ def bar_as_speedup(measurement: Measurement) -> float | None:
     bar = measurement.row.bar
     if bar is None or bar.quantity == "share":
         return None
+    if bar.quantity == "seconds":
+        return measurement.theirs.median / bar.limit
     return bar.limit if bar.quantity == "speedup" else 1 / bar.limit
 
 

@@ -111,7 +111,11 @@ def summary(run: Run) -> Text:
     else:
         lines = ["Quick run on tiny stand-ins: the bars are not judged."]
     for m in itertools.chain.from_iterable(missed):
-        lines.append(f"missed: {m.row.title}: {m.judged_value:.3g}, bar {m.row.bar}")
+        assert m.row.bar is not None
+        assert m.judged_value is not None
+        in_seconds = m.row.bar.quantity == "seconds"
+        value = duration(m.judged_value) if in_seconds else f"{m.judged_value:.3g}"
+        lines.append(f"missed: {m.row.title}: {value}, bar {m.row.bar}")
     lines.append(f"Slower than what it is compared with: {len(slower)} of {len(run.measurements)}.")
     lines.extend(geometric_means(run))
     return Text("\n".join(lines), style="red" if missed else "")

@@ -65,24 +65,28 @@ class Bar:
     """A target that a row is judged by.
 
     Attributes:
-        quantity: "speedup" (their time over ours), "time" (our time over theirs) or "share"
-            (of the bandwidth measured in the same run).
-        limit: speedups and shares must reach it, times must not exceed it.
+        quantity: "speedup" (their time over ours), "time" (our time over theirs), "share" (of the
+            bandwidth measured in the same run) or "seconds" (our time).
+        limit: speedups and shares must reach it, times and seconds must not exceed it.
         alternative: one met is enough of the bars with this of an operation on a workload.
     """
 
-    quantity: Literal["speedup", "time", "share"]
+    quantity: Literal["speedup", "time", "share", "seconds"]
     limit: float
     alternative: bool = False
 
     def met_by(self, value: float) -> bool:
-        return value <= self.limit if self.quantity == "time" else value >= self.limit
+        if self.quantity in ("time", "seconds"):
+            return value <= self.limit
+        return value >= self.limit
 
     def __str__(self) -> str:
         if self.quantity == "speedup":
             return f"{'or ' if self.alternative else ''}>= {self.limit:g}x as fast"
         if self.quantity == "time":
             return f"<= {self.limit:g}x its time"
+        if self.quantity == "seconds":
+            return f"<= {self.limit * 1e6:.0f} us"
         return f">= {self.limit:.0%} of bandwidth"
 
 

@@ -30,6 +30,7 @@ from benchmarks import (  # noqa: E402
     activations,
     agreement,
     batch_norm,
+    call_overhead,
     clip,
     gated,
     peers,
@@ -184,6 +185,8 @@ class TestJudgement:
             (Bar("speedup", 2.1), "missed"),
             (Bar("time", 0.5), "met"),
             (Bar("time", 0.4), "missed"),
+            (Bar("seconds", 10.0), "met"),
+            (Bar("seconds", 9.9), "missed"),
             # 90 bytes in 10 s against 10 bytes/s, the best round.
             (Bar("share", 0.9), "met"),
             (Bar("share", 0.91), "missed"),
@@ -349,7 +352,7 @@ class TestClipRows:
 
 
 # Each has a module in the package.
-FAMILIES = {f.__name__: f for f in (activations, batch_norm, gated, softmax)}
+FAMILIES = {f.__name__: f for f in (activations, batch_norm, call_overhead, gated, softmax)}
 
 
 class TestFamilies:

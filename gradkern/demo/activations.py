@@ -42,7 +42,7 @@ def _candidate(shown: str, name: str, scheme: str, make: Callable[[], nn.Module]
         return stack
 
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = partial(
-        torch.optim.Adam, lr=1e-3
+        torch.optim.Adam, lr=1e-3, fused=True
     )
     recipe = f"width 64, {scheme} initialisation, Adam 1e-3"
     return Candidate(scheme, Workload(shown, recipe, network, optimizer, epochs=10, quick_epochs=1))

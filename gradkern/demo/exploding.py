@@ -15,7 +15,7 @@ _WITHOUT_CLIPPING = Workload(
     name="recurrent, not clipped",
     recipe="row by row, recurrent weights 2 I, SGD 0.05, momentum 0.9",
     network=partial(RowReader, gain=2.0),
-    optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+    optimizer=partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=True),
     epochs=30,
     quick_epochs=6,
 )

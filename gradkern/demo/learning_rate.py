@@ -18,7 +18,7 @@ _SICK = Workload(
     name="SGD, learning rate 1",
     recipe="10 ReLU layers, He initialisation, SGD 1",
     network=partial(DeepStack, 10, nn.ReLU, _he),
-    optimizer=partial(torch.optim.SGD, lr=1.0),
+    optimizer=partial(torch.optim.SGD, lr=1.0, fused=True),
     epochs=30,
     quick_epochs=1,
 )
@@ -33,7 +33,11 @@ SECTION = Section(
     unit="layer",
     sick=_SICK,
     remedies=(
-        replace(_SICK, name="learning rate 0.05", optimizer=partial(torch.optim.SGD, lr=0.05)),
+        replace(
+            _SICK,
+            name="learning rate 0.05",
+            optimizer=partial(torch.optim.SGD, lr=0.05, fused=True),
+        ),
         replace(
             _SICK,
             name="batch norm, lr 1",

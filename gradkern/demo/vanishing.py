@@ -18,7 +18,7 @@ _SICK = Workload(
     name="30 sigmoid layers",
     recipe="width 64, default initialisation, Adam 1e-3",
     network=partial(DeepStack, _DEPTH, nn.Sigmoid),
-    optimizer=partial(torch.optim.Adam, lr=1e-3),
+    optimizer=partial(torch.optim.Adam, lr=1e-3, fused=True),
     epochs=30,
     quick_epochs=1,
 )

@@ -22,7 +22,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # torch >= 2.10 has it.
 _EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 if _EXCHANGE is not None:
-    _core.read_gradients_through(_EXCHANGE, (torch.zeros(1), torch.nn.Parameter(torch.zeros(1))))
+    _core.read_gradients_through(_EXCHANGE, (Tensor, torch.nn.Parameter))
 
 
 def _is_observed() -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -120,6 +122,22 @@ def test_of_many_gradients_each_is_scaled_and_bumped_once(operator_calls: list[i
         assert grad[0].item() == pytest.approx(scale * (i + 1), rel=1e-5)
         assert grad._version == before[i] + (i % 3 != 0)
     assert operator_calls == []
+
+
+def test_imported_inside_of_a_mode_it_takes_plain_gradients() -> None:
+    program = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+with FakeTensorMode():
+    import gradkern
+from gradkern import direct
+weight = torch.nn.Parameter(torch.zeros(2))
+weight.grad = torch.tensor([3.0, 4.0])
+print(direct.clip_grad_norm_([weight], 1.0, 2.0))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "tensor(5.)"
 
 
 class WithAttribute:

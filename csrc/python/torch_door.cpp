@@ -49,8 +49,7 @@ py::object clip_grad_norm(const py::list& parameters, double max_norm, double or
 }  // namespace
 
 void define_torch_door(py::module_& m) {
-  m.def("read_gradients_through", &read_gradients_through, py::arg("exchange"),
-        py::arg("examples"));
+  m.def("read_gradients_through", &read_gradients_through, py::arg("exchange"), py::arg("types"));
   m.def("clip_grad_norm", &clip_grad_norm, py::arg("parameters"), py::arg("max_norm"),
         py::arg("norm_type"), py::arg("say_written"));
 }

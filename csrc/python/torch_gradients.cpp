@@ -13,8 +13,10 @@ namespace {
 
 // Never unloaded: torch's types and its table live as long as the process.
 std::vector<PyObject*> g_types;
-// Whether a tensor's object begins with a pointer to the tensor, as torch 2.10 to 2.14 have it.
-bool g_objects_begin_with_tensor = false;
+// Whether a tensor's object begins with a pointer to the tensor, as torch 2.10 to 2.14 have it. Not
+// known before the first gradient: an example made when the module loads would be of another type
+// inside of a mode (FakeTensorMode).
+std::optional<bool> g_objects_begin_with_tensor;
 int (*g_tensor_from_object)(void* object, dlpack::Tensor* tensor) = nullptr;
 
 bool is_plain(PyObject* tensor) {
@@ -120,16 +122,27 @@ constexpr int kStorage = 2, kAutograd = 3, kVersion = 5;  // pointers among a te
 
 Tensor first_member(PyObject* object) { return *reinterpret_cast<Tensor*>(object + 1); }
 
+void look_at_layout(const py::handle tensor) {
+  if (g_objects_begin_with_tensor) return;
+  const py::object address = py::getattr(tensor, "_cdata", py::none());
+  const py::int_ found(reinterpret_cast<uintptr_t>(first_member(tensor.ptr())));
+  g_objects_begin_with_tensor = address.equal(found);
+}
+
+// Null where the object is no plain tensor, or leads to none.
+Tensor tensor_of(PyObject* object) {
+  return g_objects_begin_with_tensor.value_or(false) && is_plain(object) ? first_member(object)
+                                                                         : nullptr;
+}
+
 void prefetch_object(PyObject* object) { __builtin_prefetch(object); }
 void prefetch_tensor(PyObject* object) {
-  if (!g_objects_begin_with_tensor || !is_plain(object)) return;
-  const char* tensor = reinterpret_cast<const char*>(first_member(object));
+  const char* tensor = reinterpret_cast<const char*>(tensor_of(object));
   for (int line = 0; line < 3; line++) __builtin_prefetch(tensor + 64 * line);
 }
 template <int kMember>
 void prefetch_of_tensor(PyObject* object) {
-  if (!g_objects_begin_with_tensor || !is_plain(object)) return;
-  if (const Tensor tensor = first_member(object)) __builtin_prefetch(tensor[kMember]);
+  if (const Tensor tensor = tensor_of(object)) __builtin_prefetch(tensor[kMember]);
 }
 
 // Gradients that are found before the first of them is looked at.
@@ -144,19 +157,13 @@ bool is_inference(const py::list& tensors) {
 
 }  // namespace
 
-void read_gradients_through(const py::object& exchange, const py::tuple& examples) {
+void read_gradients_through(const py::object& exchange, const py::tuple& types) {
   auto* api =
       static_cast<dlpack::ExchangeApi*>(PyCapsule_GetPointer(exchange.ptr(), dlpack::kCapsuleName));
   if (api == nullptr) throw py::error_already_set();
   while (api != nullptr && api->major != dlpack::kMajorVersion) api = api->previous;
   if (api == nullptr) return;
-  g_objects_begin_with_tensor = true;
-  for (const py::handle example : examples) {
-    g_types.push_back(py::type::of(example).release().ptr());
-    const py::object address = py::getattr(example, "_cdata", py::none());
-    g_objects_begin_with_tensor &=
-        address.equal(py::int_(reinterpret_cast<uintptr_t>(first_member(example.ptr()))));
-  }
+  for (const py::handle type : types) g_types.push_back(type.inc_ref().ptr());
   g_tensor_from_object = api->tensor_from_object;
 }
 
@@ -188,6 +195,7 @@ std::optional<TorchGradients> torch_gradients(const py::list& parameters) {
       }
       if (grad.is_none()) continue;
       if (!is_plain(grad.ptr())) return std::nullopt;
+      look_at_layout(grad);
       prefetch_tensor(grad.ptr());
       gradients.tensors.append(grad);
     }

@@ -26,9 +26,9 @@ struct TorchGradients {
   void say_written(const pybind11::function& say) const;
 };
 
-// `exchange` is the capsule `__dlpack_c_exchange_api__`; `examples` are tensors of the exact types
-// that it may be used for.
-void read_gradients_through(const pybind11::object& exchange, const pybind11::tuple& examples);
+// `exchange` is the capsule `__dlpack_c_exchange_api__`; `types` are the exact types it may be used
+// for.
+void read_gradients_through(const pybind11::object& exchange, const pybind11::tuple& types);
 
 // The gradients of a list of parameters that have one; nothing if there is none, or if an operator
 // has to look at them: one is of another type, not on the CPU, not contiguous, complex, integer, an

@@ -19,8 +19,7 @@ from benchmarks.rows import Bar, Row, Sides, Traffic
 
 ELEMENTS, CALLS = 64, 100
 
-# One that saves its output, one that saves its input, one with a parameter of a word, one of two
-# numbers; native has a kernel for each.
+# tanh saves its output, the others their input; gelu also takes a word, softplus two numbers.
 NAMES = ("tanh", "relu", "silu", "gelu", "softplus")
 
 WITHOUT_GRAD, WITH_GRAD, BOTH_WAYS = "no grad", "with grad", "both ways"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import math
+import multiprocessing
 import re
+from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +26,8 @@ from gradkern.demo.networks import DeepStack, LayeredNetwork, RowReader
 from gradkern.demo.profile import Profile, measure
 from gradkern.demo.section import Result
 from gradkern.demo.show import show
-from gradkern.demo.training import Run
+from gradkern.demo.side_by_side import train_all
+from gradkern.demo.training import Run, Workload
 
 CHANCE = 0.1
 
@@ -221,6 +225,67 @@ def test_with_clipping_it_trains(runs: dict[str, Run]) -> None:
     assert run.accuracy > free.accuracy + 0.3
 
 
+# Side by side, in processes.
+
+
+def _workload(name: str, **options: Any) -> Workload:
+    return Workload(
+        name=name,
+        recipe="",
+        network=partial(DeepStack, **options),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        epochs=1,
+        quick_epochs=1,
+    )
+
+
+def _trained(workloads: list[Workload], processes: int) -> tuple[list[Run], list[int]]:
+    progress: list[int] = []
+    runs = train_all(
+        workloads,
+        digits.load(0),
+        seed=0,
+        quick=True,
+        processes=processes,
+        on_progress=progress.append,
+    )
+    return list(runs), progress
+
+
+def test_processes_train_as_one_does() -> None:
+    workloads = [
+        _workload("shallow", depth=2, activation=nn.Tanh),
+        # Its gradients overflow soon: the steps that it leaves out count as made.
+        _workload(
+            "diverging", depth=3, activation=nn.ReLU, initialise=partial(nn.init.normal_, std=1e9)
+        ),
+        _workload("deep", depth=4, activation=nn.ReLU),
+    ]
+    here, progress_here = _trained(workloads, processes=1)
+    elsewhere, progress = _trained(workloads, processes=2)
+    for run, other in zip(here, elsewhere, strict=True):
+        for field in fields(Run):
+            if field.name not in ("workload", "report"):
+                values = getattr(run, field.name), getattr(other, field.name)
+                assert repr(values[0]) == repr(values[1]), (run.workload.name, field.name)
+        assert str(run.report) == str(other.report)
+        assert run.workload.name == other.workload.name
+    assert here[1].diverged
+    total = len(workloads) * digits.load(0).batches_per_epoch(64)
+    assert progress_here[-1] == progress[-1] == total
+    assert progress == sorted(progress)
+
+
+def test_what_a_training_raises_arrives_and_ends_the_others() -> None:
+    workloads = [
+        _workload("broken", depth=2, activation=partial(nn.Linear, 3, 3)),
+        replace(_workload("long", depth=2, activation=nn.Tanh), quick_epochs=10_000),
+    ]
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        _trained(workloads, processes=2)
+    assert not multiprocessing.active_children()
+
+
 # How it is measured.
 
 
@@ -232,7 +297,7 @@ def test_profile_holds_the_gradients_of_the_loss(network: partial[LayeredNetwork
     net = network()
     images, labels = torch.randn(16, digits.PIXELS), torch.randint(digits.CLASSES, (16,))
     functional.cross_entropy(net(images), labels).backward()
-    profile = measure(net)
+    profile = measure(net).profile()
     gradients = [tensor.grad for tensor in net.layers().values()]
     assert all(g is not None for g in gradients)
     for norm, zeros, g in zip(profile.norms, profile.zero_fractions, gradients, strict=True):

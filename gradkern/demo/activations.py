@@ -35,16 +35,18 @@ class Candidate:
     workload: Workload
 
 
-def _candidate(shown: str, name: str, scheme: str, make: Callable[[], nn.Module]) -> Candidate:
-    def network() -> DeepStack:
-        stack = DeepStack(DEPTH, make)
-        gradkern.init.init_for_activation_(stack.hidden, name)
-        return stack
+def _initialised(name: str, make: Callable[[], nn.Module]) -> DeepStack:
+    stack = DeepStack(DEPTH, make)
+    gradkern.init.init_for_activation_(stack.hidden, name)
+    return stack
 
+
+def _candidate(shown: str, name: str, scheme: str, make: Callable[[], nn.Module]) -> Candidate:
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = partial(
         torch.optim.Adam, lr=1e-3, fused=True
     )
     recipe = f"width 64, {scheme} initialisation, Adam 1e-3"
+    network = partial(_initialised, name, make)
     return Candidate(scheme, Workload(shown, recipe, network, optimizer, epochs=10, quick_epochs=1))
 
 

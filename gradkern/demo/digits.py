@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 PIXELS = 64
@@ -37,6 +34,11 @@ class Digits:
 
 def load(seed: int) -> Digits:
     """Splits the digits 80:20, every class in proportion, and standardises the pixels."""
+    # Here: it takes as long to import as half of torch, and the processes that train do without.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler
+
     images, labels = load_digits(return_X_y=True)
     train_x, test_x, train_y, test_y = train_test_split(
         images, labels, test_size=0.2, random_state=seed, stratify=labels

@@ -13,6 +13,7 @@ import gradkern
 from gradkern.activations import ActivationStats
 from gradkern.demo.networks import LayeredNetwork
 from gradkern.nn.activation_module import ActivationModule
+from gradkern.stats import TensorStats
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Profile:
     depth: int
     """The first `depth` layers are alike; they say how fast the gradient changes with depth."""
     norms: tuple[float, ...]
-    """By `gradkern.grad_norms`: float64, without underflow or overflow."""
+    """By `gradkern.tensor_stats`: float64, without underflow or overflow."""
     native_norms: tuple[float, ...]
-    """By `torch.linalg.vector_norm` in the gradient's own float32."""
+    """PyTorch's, in the gradient's own float32."""
     zero_fractions: tuple[float, ...]
     """The share of entries that are exactly 0: tells a vanished gradient from none at all."""
 
@@ -62,16 +63,35 @@ class Profile:
         )
 
 
-def measure(network: LayeredNetwork) -> Profile:
+@dataclass(frozen=True)
+class Measured:
+    """What a :class:`Profile` is made of, as tensors: there is one of every step."""
+
+    layers: tuple[str, ...]
+    depth: int
+    stats: TensorStats
+    native_norms: tuple[Tensor, ...]
+
+    def profile(self) -> Profile:
+        return Profile(
+            layers=self.layers,
+            depth=self.depth,
+            norms=tuple(self.stats.norm.tolist()),
+            native_norms=tuple(map(float, self.native_norms)),
+            zero_fractions=tuple(self.stats.zero_fraction.tolist()),
+        )
+
+
+def measure(network: LayeredNetwork) -> Measured:
     """Measures the gradients that the last backward pass left in the network."""
     named = network.layers()
     gradients = [tensor.grad for tensor in named.values() if tensor.grad is not None]
-    return Profile(
+    return Measured(
         layers=tuple(named),
         depth=network.depth,
-        norms=tuple(gradkern.grad_norms(named).norms.tolist()),
-        native_norms=tuple(float(torch.linalg.vector_norm(g)) for g in gradients),
-        zero_fractions=tuple(gradkern.tensor_stats(gradients).zero_fraction.tolist()),
+        stats=gradkern.tensor_stats(gradients),
+        # What torch.nn.utils.clip_grad_norm_ calls.
+        native_norms=tuple(torch._foreach_norm(gradients)),
     )
 
 

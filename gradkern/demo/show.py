@@ -1,9 +1,10 @@
-"""Runs the sections one after the other and shows each as soon as it is trained."""
+"""Trains the sections' networks and shows each section as soon as its networks are trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -13,13 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gradkern.demo import activations, digits, exploding, learning_rate, terminal, vanishing
 from gradkern.demo.digits import Digits
 from gradkern.demo.section import Result, Section
-from gradkern.demo.training import Run, Workload, train
+from gradkern.demo.side_by_side import train_all
+from gradkern.demo.training import Run, Workload
 
 SECTIONS: tuple[Section, ...] = (
     vanishing.SECTION,
     learning_rate.SECTION,
     exploding.SECTION,
 )
+# More would bring little: each holds torch, and there are some twenty networks.
+_MOST_PROCESSES = 4
 
 
 def show(
@@ -28,6 +32,7 @@ def show(
     quick: bool = False,
     output: Path | None = None,
     console: Console | None = None,
+    processes: int | None = None,
 ) -> list[Result]:
     """Trains every section's networks, prints the monitor's verdicts, and draws the plot.
 
@@ -40,32 +45,30 @@ def show(
         console: for the tables (default: standard output). The progress bar joins them where that
             is a terminal; else it goes to standard error, so that what is written elsewhere is the
             same from run to run.
+        processes: how many networks are trained at a time; the numbers do not depend on it.
+            Default: one for each thread that torch would use, at most four; one if it is quick, as
+            starting others would take as long.
 
     Returns:
         One result per section.
     """
     console = console or Console()
+    if processes is None:
+        processes = 1 if quick else min(torch.get_num_threads(), _MOST_PROCESSES)
     data = digits.load(seed)
     terminal.print_introduction(console, data, seed)
-    workloads = [w for section in SECTIONS for w in section.workloads]
-    workloads += [candidate.workload for candidate in activations.CANDIDATES]
-    steps = sum(w.steps(data, quick) for w in workloads)
     results = []
-    with _one_thread(), torch.random.fork_rng(devices=[]), _progress(console) as progress:
-        bar = _Bar(progress, steps, data, quick)
+    with (
+        _progress(console) as progress,
+        closing(_trained(progress, data, seed, quick, processes)) as runs,
+    ):
         for section in SECTIONS:
-            label = section.title.lower()
-            runs = [bar.train(label, workload, seed) for workload in section.workloads]
-            result = Result(section, tuple(runs))
+            result = Result(section, tuple(islice(runs, len(section.workloads))))
             terminal.print_result(console, result)
             results.append(result)
             if section is vanishing.SECTION:
-                compared = [
-                    (candidate, bar.train("activations", candidate.workload, seed))
-                    for candidate in activations.CANDIDATES
-                ]
+                compared = [(candidate, next(runs)) for candidate in activations.CANDIDATES]
                 terminal.print_comparison(console, compared)
-        bar.finish()
     terminal.print_summary(console, results)
     if output is not None:
         from gradkern.demo import plot  # here, as --no-plot has no use for matplotlib
@@ -82,30 +85,36 @@ def show(
     return results
 
 
-class _Bar:
-    """Trains, and moves the progress bar on."""
+def _planned() -> Iterator[tuple[str, Workload]]:
+    """All trainings in the order in which they are shown, each with the part that it belongs to."""
+    for section in SECTIONS:
+        for workload in section.workloads:
+            yield section.title.lower(), workload
+        if section is vanishing.SECTION:
+            for candidate in activations.CANDIDATES:
+                yield "activations", candidate.workload
 
-    def __init__(self, progress: Progress, steps: int, data: Digits, quick: bool) -> None:
-        self._progress = progress
-        self._task = progress.add_task("training", total=steps)
-        self._data, self._quick = data, quick
-        self._done = 0
 
-    def train(self, label: str, workload: Workload, seed: int) -> Run:
-        self._progress.update(self._task, description=f"{label}: {workload.name}")
-        run = train(
-            workload,
-            self._data,
-            seed=seed,
-            quick=self._quick,
-            on_step=lambda: self._progress.advance(self._task),
-        )
-        self._done += workload.steps(self._data, self._quick)  # also when it diverged before
-        self._progress.update(self._task, completed=self._done)
-        return run
-
-    def finish(self) -> None:
-        self._progress.update(self._task, description="done")
+def _trained(
+    progress: Progress, data: Digits, seed: int, quick: bool, processes: int
+) -> Generator[Run]:
+    """The runs of what is planned; the bar says which of them is waited for."""
+    planned = list(_planned())
+    workloads = [workload for _, workload in planned]
+    steps = sum(workload.steps(data, quick) for workload in workloads)
+    task = progress.add_task("", total=steps)
+    trained = train_all(
+        workloads,
+        data,
+        seed=seed,
+        quick=quick,
+        processes=processes,
+        on_progress=lambda made: progress.update(task, completed=made),
+    )
+    with closing(trained):
+        for part, workload in planned:
+            progress.update(task, description=f"{part}: {workload.name}")
+            yield next(trained)
 
 
 def _progress(console: Console) -> Progress:
@@ -118,14 +127,3 @@ def _progress(console: Console) -> Progress:
         console=console if console.is_terminal else Console(stderr=True),
         transient=console.is_terminal,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Matrices of 64 by 64 are too small to share: a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

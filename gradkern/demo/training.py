@@ -14,7 +14,7 @@ from torch.nn import functional
 import gradkern
 from gradkern.demo.digits import Digits
 from gradkern.demo.networks import LayeredNetwork
-from gradkern.demo.profile import Profile, measure, saturation
+from gradkern.demo.profile import Measured, Profile, measure, saturation
 from gradkern.monitor import Report
 
 BATCH = 64
@@ -97,7 +97,7 @@ def train(
     losses: list[float] = []
     norms: list[tuple[float, float]] = []
     saturated = saturation(network, digits.train_images[:BATCH])
-    profiles: list[Profile] = []
+    measured: list[Measured] = []  # at the first step, and at the last two
     batches = chain.from_iterable(digits.batches(BATCH, order) for _ in range(epochs))
     with gradkern.Monitor(network, optimizer, on_alert=None) as monitor:
         for images, labels in batches:
@@ -105,7 +105,7 @@ def train(
             loss = functional.cross_entropy(network(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.item())
-            profiles.append(measure(network))
+            measured = [*measured[:1], *measured[1:][-1:], measure(network)]
             norms.append(_clip(network, monitor, workload.max_norm))
             # Also with a gradient that isn't finite, as in a training loop that doesn't look.
             optimizer.step()
@@ -113,11 +113,15 @@ def train(
             on_step()
             if not math.isfinite(norms[-1][0]):
                 break
-    now_step = max((i for i, p in enumerate(profiles, 1) if p.finite), default=1)
+    first, *last = (of.profile() for of in measured)
+    now, now_step = first, 1
+    for step, profile in enumerate(last, len(losses) - len(last) + 1):
+        if profile.finite:
+            now, now_step = profile, step
     return Run(
         workload=workload,
-        first=profiles[0],
-        now=profiles[now_step - 1],
+        first=first,
+        now=now,
         now_step=now_step,
         losses=tuple(losses),
         norms_before=tuple(before for before, _ in norms),
@@ -137,10 +141,11 @@ def _clip(
     network: LayeredNetwork, monitor: gradkern.Monitor, max_norm: float | None
 ) -> tuple[float, float]:
     """Clips where there is a limit; returns the total norm before and after."""
-    before = monitor.clip_grad_norm_(math.inf if max_norm is None else max_norm)
+    before = monitor.clip_grad_norm_(math.inf if max_norm is None else max_norm).item()
+    if max_norm is None:
+        return before, before
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    after = before if max_norm is None else gradkern.get_total_norm(gradients)
-    return before.item(), after.item()
+    return before, gradkern.get_total_norm(gradients).item()
 
 
 def _accuracy(network: LayeredNetwork, digits: Digits) -> float:

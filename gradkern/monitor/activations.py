@@ -29,6 +29,7 @@ from gradkern.monitor.own_batch_norms import OwnBatchNorm
 from gradkern.monitor.own_statistics import OwnModule, OwnStatistics
 from gradkern.monitor.parameters import matches
 from gradkern.monitor.record import ActivationTable, Floats, StatTable, merged
+from gradkern.monitor.sampled_columns import SAMPLED, Sample, measure_samples, measure_stacked
 from gradkern.monitor.self_measuring import MeasuresOutput, OutputStatistics
 from gradkern.stats import COLUMNS
 
@@ -49,7 +50,6 @@ ACTIVE_SHARE = 0.01
 SAMPLES_NEEDED = 200
 # The counts of earlier steps fade with this factor: about the last 50 steps count.
 _FADE = 0.98
-_SAMPLED = ("mean_abs", "saturated", "derivative", "silent")
 
 _Key = tuple[int, int]
 """A module's index, and which of its calls within a forward pass it was."""
@@ -82,8 +82,8 @@ class ActivationMeasurements:
     """What has been measured of outputs since the last step, still on their device."""
 
     rows: list[tuple[list[_Key], Tensor]] = field(default_factory=list)
-    sampled: list[tuple[_Key, Tensor]] = field(default_factory=list)
-    active: list[tuple[_Key, Tensor, int]] = field(default_factory=list)
+    sampled: list[tuple[list[_Key], Tensor]] = field(default_factory=list)
+    active: list[tuple[list[_Key], Tensor, int]] = field(default_factory=list)
     own: list[tuple[_Key, OwnStatistics]] = field(default_factory=list)
     compiled: Tensor | None = None
     """What hooks inside compiled code have written, one row for each module; zeros without."""
@@ -93,7 +93,7 @@ class ActivationMeasurements:
         """Everything that must travel to the host."""
         return [
             *(rows for _, rows in self.rows),
-            *(row for _, row in self.sampled),
+            *(rows for _, rows in self.sampled),
             *(counts for _, counts, _ in self.active),
             *(own.stats.values for _, own in self.own),
             *(() if self.compiled is None else (self.compiled,)),
@@ -143,7 +143,7 @@ class ActivationMeter:
         # A 3-dim output is [batch, channel, length] in convolutional models, else [..., feature].
         self._channels_second = any(isinstance(m, nn.Conv1d) for m in model.modules())
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        width = len(COLUMNS) + len(_SAMPLED)
+        width = len(COLUMNS) + len(SAMPLED)
         self._compiled_rows = torch.zeros(
             (len(self.watched), width), dtype=torch.float64, device=device
         )
@@ -277,20 +277,26 @@ class ActivationMeter:
         with torch.no_grad():
             for indices, rows in measure([o.tensor for o in outputs]):
                 self.measurements.rows.append(([outputs[i].key for i in indices], rows))
-            for output in outputs:
-                watched = self.watched[output.key[0]]
-                if watched.samples and output.tensor.is_floating_point():
-                    self._sample(output.key, watched.kind, output.tensor.detach())
+            self._measure_samples(
+                [
+                    output
+                    for output in outputs
+                    if self.watched[output.key[0]].samples
+                    and output.tensor.is_floating_point()
+                    and output.tensor.numel() > 0
+                ]
+            )
 
-    def _sample(self, key: _Key, kind: ActivationKind, tensor: Tensor) -> None:
-        if tensor.numel() == 0:
-            return
-        sample, unit_axis = self._part_of(tensor, self._turn)
-        columns, active = _sampled_columns(sample, unit_axis, kind)
-        self.measurements.sampled.append((key, columns))
-        if active is not None:
-            samples = sample.numel() // active.numel()
-            self.measurements.active.append((key, active.double(), samples))
+    def _measure_samples(self, outputs: Sequence[_Output]) -> None:
+        samples = [
+            Sample(*self._part_of(o.tensor.detach(), self._turn), self.watched[o.key[0]].kind)
+            for o in outputs
+        ]
+        for alike in measure_samples(samples):
+            keys = [outputs[i].key for i in alike.places]
+            self.measurements.sampled.append((keys, alike.columns))
+            if alike.active is not None:
+                self.measurements.active.append((keys, alike.active, alike.samples))
 
     def _part_of(self, tensor: Tensor, turn: int) -> tuple[Tensor, int]:
         """A sample with all units, and their axis."""
@@ -303,10 +309,10 @@ class ActivationMeter:
         columns = [statistics.mean_abs, statistics.saturated, statistics.derivative, None]
         row = torch.stack([nan if c is None else c.detach().double() for c in columns])
         self.measurements.rows.append(([key], values.reshape(1, -1)))
-        self.measurements.sampled.append((key, row))
+        self.measurements.sampled.append(([key], row.reshape(1, -1)))
         if statistics.active is not None:
-            active = statistics.active.detach().double()
-            self.measurements.active.append((key, active, statistics.samples))
+            active = statistics.active.detach().double().reshape(1, -1)
+            self.measurements.active.append(([key], active, statistics.samples))
 
     def _measure_compiled(self, index: int, tensor: Tensor) -> None:
         detached = tensor.detach()
@@ -317,10 +323,10 @@ class ActivationMeter:
             stats = ops.tensor_stats([part])[0]
             if self.watched[index].samples and detached.dim() > 0:
                 sample, unit_axis = self._part_of(part, 0)
-                columns, _ = _sampled_columns(sample, unit_axis, self.watched[index].kind)
+                columns, _ = measure_stacked(sample[None], unit_axis, self.watched[index].kind)
             else:
-                columns = stats.new_full((len(_SAMPLED),), torch.nan)
-            row.copy_(torch.cat([stats, columns]))
+                columns = stats.new_full((1, len(SAMPLED)), torch.nan)
+            row.copy_(torch.cat([stats, columns[0]]))
 
     # Handing over.
 
@@ -350,10 +356,12 @@ class ActivationMeter:
             for key, row in zip(keys, next(queue), strict=True):
                 parts.setdefault(key, []).append(row)
         sampled: dict[_Key, list[Floats]] = {}
-        for key, _ in done.sampled:
-            sampled.setdefault(key, []).append(next(queue))
-        for key, _, samples in done.active:
-            self._count_active(key, next(queue), samples)
+        for keys, _ in done.sampled:
+            for key, row in zip(keys, next(queue), strict=True):
+                sampled.setdefault(key, []).append(row)
+        for keys, _, samples in done.active:
+            for key, counts in zip(keys, next(queue), strict=True):
+                self._count_active(key, counts, samples)
         for key, own in done.own:
             numbers = next(queue)
             row, shares = own.read(numbers)
@@ -370,12 +378,12 @@ class ActivationMeter:
         repeated = {index for index, call in keys_in_order if call > 0}
         if not keys_in_order:
             return ActivationTable.empty()
-        none = [np.full(len(_SAMPLED), np.nan)]
-        columns = np.stack([np.mean(sampled.get(key, none), axis=0) for key in keys_in_order])
+        none = [np.full(len(SAMPLED), np.nan)]
+        columns = np.stack([_mean(sampled.get(key, none)) for key in keys_in_order])
         return ActivationTable(
             stats=StatTable(
                 tuple(self._name(key, repeated) for key in keys_in_order),
-                np.stack([merged(np.stack(parts[key])) for key in keys_in_order]),
+                np.stack([merged(parts[key]) for key in keys_in_order]),
             ),
             kinds=tuple(class_of(self.watched[i].module) for i, _ in keys_in_order),
             mean_abs=columns[:, 0],
@@ -445,21 +453,6 @@ def _first_tensor(output: Any) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
-def _sampled_columns(
-    sample: Tensor, unit_axis: int, kind: ActivationKind
-) -> tuple[Tensor, Tensor | None]:
-    """The four columns of a sample, and for kinds that can die each unit's count of activity."""
-    nan = sample.new_full((), torch.nan)
-    active = None
-    silent = nan
-    if kind.can_die:
-        axes = [axis for axis in range(sample.dim()) if axis != unit_axis]
-        active = (sample > 0).sum(axes) if axes else (sample > 0)
-        silent = (active == 0).float().mean()
-    columns = (
-        sample.abs().mean(),
-        nan if kind.saturated is None else kind.saturated(sample).float().mean(),
-        nan if kind.derivative is None else kind.derivative(sample).mean(),
-        silent,
-    )
-    return torch.stack(columns).double(), active
+def _mean(rows: Sequence[Floats]) -> Floats:
+    # Most modules are called once in a step.
+    return rows[0] if len(rows) == 1 else np.mean(rows, axis=0)

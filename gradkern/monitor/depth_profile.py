@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class DepthProfile:
             return float("nan")
         return float(self.values[0] / self.values[-1])
 
-    @property
+    @cached_property
     def decades_per_layer(self) -> float:
         """The least-squares slope of log10 over depth, on the way back: below 0 it falls."""
         known = np.isfinite(self.values) & (self.values > 0)

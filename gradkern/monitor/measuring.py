@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from gradkern import ops
-from gradkern.tensor_lists import are_plain
+from gradkern.tensor_lists import PLAIN_TYPES
+
+# That there are kernels for; asked of every tensor at every step.
+_DTYPES = frozenset(
+    (
+        *(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        *(torch.complex64, torch.complex128),
+    )
+)
+_DEVICES = frozenset(("cpu", "cuda"))
 
 
 def measure(tensors: Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
@@ -33,17 +42,16 @@ def measure(tensors: Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
             by_device.setdefault(tensor.device, []).append(i)
     with torch.no_grad():
         return [
-            (indices, ops.call(ops.tensor_stats, [tensors[i].detach() for i in indices]))
+            (indices, ops.call(ops.tensor_stats, [tensors[i] for i in indices]))
             for indices in by_device.values()
         ]
 
 
 def _has_kernels(tensor: Tensor) -> bool:
     return (
-        are_plain((tensor,))
-        and tensor.layout == torch.strided
-        and tensor.device.type in ("cpu", "cuda")
-        and (tensor.is_floating_point() or tensor.is_complex())
-        and tensor.element_size() > 1
+        type(tensor) in PLAIN_TYPES
+        and tensor.dtype in _DTYPES
+        and tensor.layout is torch.strided
+        and tensor.device.type in _DEVICES
         and tensor.numel() > 0
     )

@@ -31,7 +31,7 @@ from gradkern.monitor.host_copy import HostCopy
 from gradkern.monitor.judge import Judge
 from gradkern.monitor.measuring import measure
 from gradkern.monitor.network import Network
-from gradkern.monitor.parameters import WatchedParameters, unwrapped
+from gradkern.monitor.parameters import WatchedParameters, parameters_of, unwrapped
 from gradkern.monitor.record import StepRecord
 from gradkern.monitor.recurrence import RecurrenceMeter
 from gradkern.monitor.report import Report
@@ -224,7 +224,7 @@ class Monitor:
             >>> monitor.clip_grad_norm_(1.0)
             tensor(5.)
         """
-        chosen = list(self.model.parameters() if parameters is None else parameters)
+        chosen = parameters_of(self.model) if parameters is None else list(parameters)
         self._unscale()
         if not self._measuring:
             return clip_grad_norm_(chosen, max_norm, norm_type, error_if_nonfinite)

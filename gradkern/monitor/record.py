@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,40 +52,40 @@ class StatTable:
         """Which rows hold a measurement."""
         return ~np.isnan(self.column("count"))
 
-    @property
+    @cached_property
     def norm(self) -> Floats:
         """2-norms: NaN where an element is NaN, infinite where one is infinite."""
         norm = np.sqrt(self.column("sum_squares"))
         norm = np.where(self.column("infs") > 0, np.inf, norm)
-        return np.where(self.column("nans") > 0, np.nan, norm)
+        return _shared(np.where(self.column("nans") > 0, np.nan, norm))
 
-    @property
+    @cached_property
     def rms(self) -> Floats:
         """Root mean squares of the finite elements; NaN without one."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.sqrt(self.column("sum_squares") / self._finite)
+            return _shared(np.sqrt(self.column("sum_squares") / self._finite))
 
-    @property
+    @cached_property
     def mean(self) -> Floats:
         """Means of the finite elements; NaN without one."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self.column("sum") / self._finite
+            return _shared(self.column("sum") / self._finite)
 
-    @property
+    @cached_property
     def std(self) -> Floats:
         """Standard deviations of the finite elements (divided by n); NaN without one."""
         with np.errstate(invalid="ignore", divide="ignore"):
             variance = self.column("sum_squares") / self._finite - self.mean**2
-        return np.sqrt(np.maximum(variance, 0.0))
+        return _shared(np.sqrt(np.maximum(variance, 0.0)))
 
-    @property
+    @cached_property
     def nonfinite(self) -> Floats:
         """How many elements are NaN or infinite; 0 where nothing was measured."""
-        return np.nan_to_num(self.column("nans") + self.column("infs"))
+        return _shared(np.nan_to_num(self.column("nans") + self.column("infs")))
 
-    @property
+    @cached_property
     def _finite(self) -> Floats:
-        return self.column("count") - self.column("nans") - self.column("infs")
+        return _shared(self.column("count") - self.column("nans") - self.column("infs"))
 
     def only(self, chosen: NDArray[np.bool_]) -> StatTable:
         """The rows for which `chosen`, bool of shape ``[n]``, is true."""
@@ -92,8 +93,17 @@ class StatTable:
         return StatTable(kept, self.values[chosen])
 
 
-def merged(rows: Floats) -> Floats:
-    """One row of statistics from partial rows of shape ``[k, 8]``, k >= 1."""
+def _shared(values: Floats) -> Floats:
+    """Computed once for all rules, none of which may then write to it."""
+    values.setflags(write=False)
+    return values
+
+
+def merged(parts: Sequence[Floats]) -> Floats:
+    """One row of statistics from one or more partial ones."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.stack(parts)
     row: Floats = rows.sum(axis=0)
     row[LARGEST] = rows[:, LARGEST].max()
     row[SMALLEST] = rows[:, SMALLEST].min()
@@ -180,13 +190,13 @@ class StepRecord:
     values_per_channel: Mapping[str, int] = field(default_factory=dict)
     decades_per_time_step: Mapping[str, float] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def update_ratio(self) -> Floats:
         """std(dw) / std(w) for each parameter; NaN where w is constant or dw too little known."""
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = self.updates.std / self.parameters.std
         known = np.isfinite(ratio) & (self.updates.column("count") >= LEAST_SAMPLES)
-        return np.where(known, ratio, np.nan)
+        return _shared(np.where(known, ratio, np.nan))
 
     def summary(self) -> dict[str, Any]:
         """The numbers of the step as a whole, by name."""

@@ -63,6 +63,31 @@ def test_statistics_of_outputs(activation: type[nn.Module]) -> None:
     np.testing.assert_allclose(table.derivative, slopes, rtol=1e-4, equal_nan=True)
 
 
+def test_alike_outputs_are_measured_in_one_go_each_for_itself() -> None:
+    """Two kinds and two widths: four groups of two or three."""
+    torch.manual_seed(0)
+    kinds = [nn.ReLU, nn.Sigmoid, nn.ReLU, nn.Sigmoid, nn.ReLU] * 2
+    widths = [16] * 5 + [12] * 5
+    layers = []
+    for before, after, kind in zip([8, *widths], widths, kinds, strict=False):
+        layers += [nn.Linear(before, after), kind()]
+    model = nn.Sequential(*layers)
+    inputs = 3 * torch.randn(256, 8)
+    expected = reference(model, inputs)[1::2]
+    monitor = gradkern.Monitor(model)
+    model(inputs).sum().backward()
+    assert [len(keys) for keys, _ in monitor._activations.measurements.sampled] == [3, 2, 3, 2]
+    table = outputs_after(monitor)
+    assert table.kinds == tuple(kind.__name__ for kind in kinds)
+    for i, (kind, values) in enumerate(zip(kinds, expected, strict=True)):
+        assert table.mean_abs[i] == pytest.approx(float(values.abs().mean()), rel=1e-5)
+        slope = (values > 0).double() if kind is nn.ReLU else values * (1 - values)
+        assert table.derivative[i] == pytest.approx(float(slope.mean()), rel=1e-4)
+        dead = float(((values > 0).sum(0) < 0.01 * len(values)).double().mean())
+        assert table.dead[i] == pytest.approx(dead if kind is nn.ReLU else np.nan, nan_ok=True)
+    assert np.nanmax(table.dead) > 0
+
+
 def test_one_measurement_for_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     ours = gradkern.ops.tensor_stats

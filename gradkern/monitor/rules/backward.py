@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from gradkern.monitor.alerts import Severity
-from gradkern.monitor.depth_profile import gradient_profile
 from gradkern.monitor.rules.registry import Finding, Observation, Rule, rule
 
 _AUTO_TRAINER = "Zhang et al., AutoTrainer, ICSE 2021"
@@ -29,7 +28,7 @@ class Vanishing(Rule):
     indicates = "VANISHING"
 
     def observe(self, seen: Observation) -> Finding | None:
-        profile = gradient_profile(seen.record, seen.network)
+        profile = seen.gradient_profile
         ratio = profile.first_to_last
         # 0 is not small: a dead layer in between, or none that is connected.
         if not 0 < ratio < self.threshold or not profile.values[0] < _VANISHING_NORM:
@@ -78,7 +77,7 @@ class ExplodingProfile(Rule):
     indicates = "EXPLODING"
 
     def observe(self, seen: Observation) -> Finding | None:
-        profile = gradient_profile(seen.record, seen.network)
+        profile = seen.gradient_profile
         ratio = profile.first_to_last
         if not ratio > self.threshold:
             return None
@@ -102,7 +101,7 @@ class DepthSlope(Rule):
     _NOTE = 0.08
 
     def observe(self, seen: Observation) -> Finding | None:
-        profile = gradient_profile(seen.record, seen.network)
+        profile = seen.gradient_profile
         slope = profile.decades_per_layer
         if len(profile.layers) < self._LEAST_LAYERS or not abs(slope) > self._NOTE:
             return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from gradkern.monitor.alerts import Severity
+from gradkern.monitor.depth_profile import DepthProfile, gradient_profile
 from gradkern.monitor.network import Network
 from gradkern.monitor.past import Past
 from gradkern.monitor.record import StepRecord
@@ -20,6 +22,11 @@ class Observation:
     record: StepRecord
     past: Past
     network: Network
+
+    @cached_property
+    def gradient_profile(self) -> DepthProfile:
+        """The norms of the weights' gradients, from the input to the loss."""
+        return gradient_profile(self.record, self.network)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ class BatchNormPlan {
   int64_t channel(int64_t group) const { return group * width_; }
   int64_t channels(int64_t group) const { return std::min(width_, channels_ - channel(group)); }
 
+  // Columns can also be written in whole rows, so many at a time; 0 where they can't. Groups of
+  // columns take up to half as long again: each of their rows lies in a page of its own, and rows
+  // of a power of two fall into few of a cache's sets.
+  int64_t rows_at_once() const { return planes_ ? 0 : kChunk / channels_; }
+
   BatchNormChunk chunk(int64_t group, int64_t index) const {
     const int64_t first = index / pieces_ * runs_, piece = index % pieces_ * piece_;
     const int64_t runs = std::min(runs_, outer_ - first);

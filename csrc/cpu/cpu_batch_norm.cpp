@@ -21,8 +21,9 @@ using formulas::Moments;
 using formulas::Normalisation;
 
 // A group of which all that a pass reads is smaller stays in a core's second-level cache between
-// the reduction and what follows from it.
+// the reduction and what follows from it. Of columns, whose rows are apart, less does.
 constexpr int64_t kHeldBytes = int64_t(1) << 20;
+constexpr int64_t kHeldBytesOfColumns = int64_t(1) << 18;
 
 const void* advanced(const void* data, int64_t bytes) {
   return data == nullptr ? nullptr : static_cast<const char*>(data) + bytes;
@@ -201,8 +202,12 @@ class BatchNorm {
           partials_[i * plan_.groups() + group].value,
           &active_[i * call_.channels + chunk.channel]);
     }
+    write_runs(chunk.runs, constants, elements);
+  }
+  void write_runs(const Runs& runs, const BatchNormConstants& constants,
+                  const BatchNormElements& elements) const {
     const auto& passes = inputs_have_gradients() ? kernels_.input_gradient : kernels_.normalise;
-    passes[call_.activation][layout_](chunk.runs, constants, call_.parameters, elements);
+    passes[call_.activation][layout_](runs, constants, call_.parameters, elements);
   }
   bool inputs_have_gradients() const { return !gives_values(call_.pass); }
 
@@ -230,7 +235,18 @@ class BatchNorm {
   }
 
   void write() {
+    // Statistics of the output are taken chunk by chunk.
+    const bool in_rows = plan_.rows_at_once() > 0 && call_.output_statistics == nullptr;
+    if (in_rows) return write_rows();
     for_chunks([&](int64_t group, int64_t i) { write(group, i); });
+  }
+  void write_rows() const {
+    const int64_t block = plan_.rows_at_once(), channels = call_.channels;
+    for_units((call_.outer + block - 1) / block, block * channels, [&](int64_t begin, int64_t end) {
+      const int64_t first = begin * block, behind = std::min(end * block, call_.outer);
+      write_runs({behind - first, channels, channels}, constants_.from(0),
+                 elements_from(first * channels));
+    });
   }
 
   // Of the output, from those of its chunks in their order.
@@ -278,7 +294,8 @@ class BatchNorm {
   template <class Finish>
   void reduce_and_write(Finish finish) {
     const int64_t tensors = inputs_have_gradients() ? (call_.residual != nullptr ? 3 : 2) : 1;
-    if (plan_.group_elements() * size_ * tensors > kHeldBytes) {
+    const int64_t held = plan_.planes() ? kHeldBytes : kHeldBytesOfColumns;
+    if (plan_.group_elements() * size_ * tensors > held) {
       reduce(finish);
       return write();
     }

@@ -126,13 +126,14 @@ void activation_second_of_output(const Setting& s) {
 
 void activation_statistics(const Setting& s) {
   const int64_t vector = 16 / element_size(s.dtype);
-  for (const int row : some_rows(s)) {
-    check_statistics(s, row, 270 * vector + 1, {0, 0}, false);
-    check_statistics(s, row, 270 * vector + vector - 1, {7, 13}, false);
-    check_statistics(s, row, 64 * vector, {2048, 1}, false);  // as many as shared memory holds
-    check_statistics(s, row, 64 * vector, {2049, 1}, false);
-    check_statistics(s, row, 540 * vector + 3, {0, 0}, true);
-  }
+  const auto rows = some_rows(s);
+  for (const int row : rows) check_statistics(s, row, 270 * vector + 1, {0, 0}, false);
+  // Where the threads meet does not depend on the formula.
+  const int row = rows.front();
+  check_statistics(s, row, 270 * vector + vector - 1, {7, 13}, false);
+  check_statistics(s, row, 64 * vector, {2048, 1}, false);  // as many as shared memory holds
+  check_statistics(s, row, 64 * vector, {2049, 1}, false);
+  check_statistics(s, row, 540 * vector + 3, {0, 0}, true);
 }
 
 }  // namespace gradkern::checks

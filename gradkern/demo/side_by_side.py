@@ -8,8 +8,6 @@ import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +15,9 @@ import torch
 from gradkern.demo.training import Run, Workload, train
 
 if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+    from multiprocessing.synchronize import Event
+
     from gradkern.demo.digits import Digits
 
 _POLL_SECONDS = 0.1

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,28 @@ if TYPE_CHECKING:
     from gradkern.demo.digits import Digits
 
 _POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What is the same in all trainings."""
+
+    digits: Digits
+    seed: int
+    quick: bool
+
+    def train(self, workload: Workload, count: Callable[[int], object]) -> Run:
+        """Tells `count` of steps as they are made, and of those left out by a run that diverges."""
+        left = workload.steps(self.digits, self.quick)
+
+        def on_step() -> None:
+            nonlocal left
+            left -= 1
+            count(1)
+
+        run = train(workload, self.digits, seed=self.seed, quick=self.quick, on_step=on_step)
+        count(left)
+        return run
 
 
 def train_all(
@@ -42,39 +65,31 @@ def train_all(
         on_progress: is told now and then how many steps have been made; those that a diverging
             training left out count as made at its end.
     """
+    setting = _Setting(digits, seed, quick)
     if processes == 1:
-        return _train_here(workloads, digits, seed, quick, on_progress)
-    return _train_elsewhere(workloads, digits, seed, quick, processes, on_progress)
+        return _train_here(workloads, setting, on_progress)
+    return _train_elsewhere(workloads, setting, processes, on_progress)
 
 
 def _train_here(
-    workloads: Sequence[Workload],
-    digits: Digits,
-    seed: int,
-    quick: bool,
-    on_progress: Callable[[int], object],
+    workloads: Sequence[Workload], setting: _Setting, on_progress: Callable[[int], object]
 ) -> Generator[Run]:
-    before = 0
+    made = 0
+
+    def count(steps: int) -> None:
+        nonlocal made
+        made += steps
+        on_progress(made)
+
     for workload in workloads:
-        made = 0
-
-        def on_step(before: int = before) -> None:
-            nonlocal made
-            made += 1
-            on_progress(before + made)
-
         with _one_thread(), torch.random.fork_rng(devices=[]):
-            run = train(workload, digits, seed=seed, quick=quick, on_step=on_step)
-        before += workload.steps(digits, quick)
-        on_progress(before)
+            run = setting.train(workload, count)
         yield run
 
 
 def _train_elsewhere(
     workloads: Sequence[Workload],
-    digits: Digits,
-    seed: int,
-    quick: bool,
+    setting: _Setting,
     processes: int,
     on_progress: Callable[[int], object],
 ) -> Generator[Run]:
@@ -82,7 +97,7 @@ def _train_elsewhere(
     spawn = multiprocessing.get_context("spawn")
     steps, stop = spawn.Value("l", 0), spawn.Event()
     # Pickled here: multiprocessing would move the tensors to shared memory, which may be scarce.
-    arguments = (pickle.dumps(digits), seed, quick, steps, stop)
+    arguments = pickle.dumps(setting), steps, stop
     pool = ProcessPoolExecutor(processes, spawn, initializer=_Trainer.begin, initargs=arguments)
     try:
         for future in [pool.submit(_Trainer.train, workload) for workload in workloads]:
@@ -100,43 +115,29 @@ class _StoppedError(Exception):
 
 
 class _Trainer:
-    """One of the processes: what is the same in all trainings."""
+    """One of the processes."""
 
-    digits: Digits
-    seed: int
-    quick: bool
+    setting: _Setting
     steps: Synchronized[int]
     stop: Event
 
     @classmethod
-    def begin(
-        cls, digits: bytes, seed: int, quick: bool, steps: Synchronized[int], stop: Event
-    ) -> None:
+    def begin(cls, setting: bytes, steps: Synchronized[int], stop: Event) -> None:
         # Control-C reaches all processes of a terminal; the first of them tells the others.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         torch.set_num_threads(1)
-        cls.digits, cls.seed, cls.quick = pickle.loads(digits), seed, quick
-        cls.steps, cls.stop = steps, stop
+        cls.setting, cls.steps, cls.stop = pickle.loads(setting), steps, stop
 
     @classmethod
     def train(cls, workload: Workload) -> Run:
-        left = workload.steps(cls.digits, cls.quick)
-
-        def on_step() -> None:
-            nonlocal left
-            left -= 1
-            cls._count(1)
-            if cls.stop.is_set():
-                raise _StoppedError
-
-        run = train(workload, cls.digits, seed=cls.seed, quick=cls.quick, on_step=on_step)
-        cls._count(left)
-        return run
+        return cls.setting.train(workload, cls._count)
 
     @classmethod
     def _count(cls, steps: int) -> None:
         with cls.steps.get_lock():
             cls.steps.value += steps
+        if cls.stop.is_set():
+            raise _StoppedError
 
 
 @contextmanager

@@ -54,6 +54,9 @@ void norms_of_order_1(const Setting& s) { check_norms(s, 1); }
 void norms_of_order_2(const Setting& s) { check_norms(s, 2); }
 void largest_magnitudes(const Setting& s) { check_norms(s, INFINITY); }
 void smallest_magnitudes(const Setting& s) { check_norms(s, -INFINITY); }
-void norms_of_other_orders(const Setting& s) { check_norms(s, 3.5); }
+void norms_of_other_orders(const Setting& s) {
+  check_norms(s, 3.5);
+  check_norms(s, -1.5);
+}
 
 }  // namespace gradkern::checks
